@@ -1,0 +1,59 @@
+"""Finds massive channels: inputs of linear layers of which one channel dwarfs all others.
+
+One scale per tensor must then span that channel, and nothing is left of the others (Dettmers et al. 2022,
+"LLM.int8()"; Sun et al. 2024, "Massive Activations in Large Language Models").
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..runtime.session import open_session
+from .graph import Linear, copy, linears
+
+# A scale that spans r times the median channel leaves the median channel 127 / r levels. From here on those are
+# fewer than 13, less than 4 bits, and the answers of a whole network have been seen to turn on it.
+MASSIVE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """How the channels of a linear layer's input spread.
+
+    Attributes:
+        linear: The layer.
+        maxima: (channels,) float32, the largest absolute value of each channel over all images and tokens.
+    """
+
+    linear: Linear
+    maxima: NDArray[np.float32]
+
+    @property
+    def ratio(self) -> float:
+        """The largest channel's maximum over the median channel's."""
+        return float(self.maxima.max() / max(float(np.median(self.maxima)), np.finfo(np.float32).tiny))
+
+
+def channels(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> tuple[Channels, ...]:
+    """Run a model on images and collect the channel maxima of every linear layer's input.
+
+    Args:
+        model: A float graph.
+        batches: Inputs of the graph.
+    """
+    found = list(linears(model))
+    names = list(dict.fromkeys(linear.input for linear in found))
+    watched = copy(model)
+    present = {output.name for output in watched.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    session = open_session(watched.SerializeToString(), name="the traced model")
+    input_name = session.get_inputs()[0].name
+    maxima: dict[str, NDArray[np.float32]] = {}
+    for batch in batches:
+        for name, values in zip(names, session.run(names, {input_name: batch}), strict=True):
+            largest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+            maxima[name] = np.maximum(maxima.get(name, largest), largest)
+    return tuple(Channels(linear, maxima[linear.input]) for linear in found)

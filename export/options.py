@@ -1,0 +1,66 @@
+"""What an export is asked for: precision, graph, and the bounds that its answers must keep."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from ..errors import OptionError
+from ..evaluation import Bounds
+
+Precision = Literal["auto", "float32", "float16", "int8"]
+
+
+DEFAULT_BOUNDS = {
+    "float32": Bounds(min_agreement=0.999, max_drift=1e-4, max_drop=0.1, min_batched_agreement=0.999),
+    "float16": Bounds(min_agreement=0.99, max_drift=0.02, max_drop=0.5, min_batched_agreement=0.99),
+    "int8": Bounds(min_agreement=0.95, max_drift=0.15, max_drop=1.0, min_batched_agreement=0.93),
+}
+"""The bounds of each precision where the user states none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        precision: ``auto`` is INT8 where it keeps its bounds, else float32 with the reason; any other stops where
+            it breaks them.
+        simplify: Whether onnxsim simplifies the graph.
+        opset: The ONNX operator set of the graph.
+        batch: A fixed batch size; None takes any.
+        samples: How many of the calibration images are used, spread evenly over all.
+        min_agreement, max_drift, max_drop: In place of the default bounds of the shipped precision.
+        force: Whether an existing file may be replaced.
+    """
+
+    precision: Precision = "auto"
+    simplify: bool = True
+    opset: int = 20
+    batch: int | None = None
+    samples: int = 128
+    min_agreement: float | None = None
+    max_drift: float | None = None
+    max_drop: float | None = None
+    force: bool = False
+    bounds: dict[str, Bounds] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise OptionError(
+                f"expected --precision to be one of {', '.join(get_args(Precision))}, got {self.precision}"
+            )
+        if self.batch is not None and self.batch < 1:
+            raise OptionError(f"expected --batch of at least 1, got {self.batch}")
+        if self.samples < 1:
+            raise OptionError(f"expected --samples of at least 1, got {self.samples}")
+        given = {
+            name: value
+            for name in ("min_agreement", "max_drift", "max_drop")
+            if (value := getattr(self, name)) is not None
+        }
+        # The user's bounds are for the precision asked for; float32 is where every export begins, and keeps its own.
+        lossy = {"auto": ("int8",), "int8": ("int8",), "float16": ("float16",), "float32": ("float32",)}
+        bounds = {
+            name: replace(default, **given) if name in lossy[self.precision] else default
+            for name, default in DEFAULT_BOUNDS.items()
+        }
+        object.__setattr__(self, "bounds", bounds)

@@ -1,0 +1,104 @@
+"""Traces a torch module to one ONNX graph with torch's current exporter."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import ERROR, Logger, getLogger
+
+import onnx
+import torch
+from torch import nn
+
+from ..errors import ExportError
+from ..reference import Logits
+from .limits import IR_VERSIONS, MAX_BYTES, OPSETS
+
+INPUT = "pixels"
+OUTPUT = "logits"
+
+# The exporter bakes a batch of 1 into the graph, so that the example must hold more.
+_EXAMPLES = 2
+
+
+def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | None) -> onnx.ModelProto:
+    """Trace a classifier.
+
+    Args:
+        module: Maps (batch, 3, height, width) float32 to logits.
+        size: Height and width in pixels.
+        opset: The ONNX operator set to write, one of `OPSETS`.
+        batch: A fixed batch size; any is taken where it is None.
+
+    Raises:
+        ExportError: The module is too large for one file, or the exporter does not take it.
+    """
+    if opset not in OPSETS:
+        raise ExportError(f"expected an opset from {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
+    needed = sum(parameter.numel() * 4 for parameter in module.parameters())
+    if needed > MAX_BYTES:
+        raise ExportError(
+            f"the weights take {needed / 2**30:.1f} GiB in float32, and one ONNX file holds less than 2 GiB; "
+            "export a smaller model"
+        )
+    was_training = module.training
+    example = torch.zeros(batch or _EXAMPLES, 3, *size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                Logits(module).eval().cpu(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    # The exporter raises whatever its many stages raise.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(
+            f"torch could not trace {type(module).__name__} ({reason[0]}); its forward must take one tensor of "
+            f"shape (batch, 3, {size[0]}, {size[1]}) and return logits, without control flow that depends on them"
+        ) from error
+    finally:
+        module.train(was_training)
+    if program is None:
+        raise ExportError("torch's exporter gave no graph; update torch")
+    model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSIONS[opset]
+    return without_notes(model)
+
+
+def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what an exporter notes beside the graph: source lines, stack traces, paths of the machine.
+
+    They tell a stranger where the model was made, and are a good part of a small file.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    bare.doc_string = bare.graph.doc_string = ""
+    del bare.metadata_props[:]
+    del bare.graph.metadata_props[:]
+    del bare.graph.value_info[:]
+    for part in (*bare.graph.node, *bare.graph.input, *bare.graph.output, *bare.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    return bare
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter about optional packages and old operators from the user."""
+    loggers: list[tuple[Logger, int]] = [
+        (logger, logger.level) for logger in map(getLogger, ("torch.onnx", "torch.export", "onnxscript"))
+    ]
+    for logger, _ in loggers:
+        logger.setLevel(ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in loggers:
+            logger.setLevel(level)

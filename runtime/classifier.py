@@ -1,0 +1,260 @@
+"""Classifies images with a model file: decode, preprocess, infer, answer."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ImageError, ModelError
+from .image import ImageSource, read_image
+from .labels import Labels
+from .metadata import Metadata
+from .preprocess import Preprocessing, preprocess
+from .seal import check_seal
+from .session import PROVIDERS, open_session
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A class and the probability that the model gives it."""
+
+    label: str
+    probability: float
+    index: int
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        top: The likeliest classes, best first.
+        latency_ms: The time from the image as given to the answer: decoding, preprocessing and inference. For an
+            image that was computed in a batch, inference is the batch's time divided by its size.
+    """
+
+    top: tuple[Score, ...]
+    latency_ms: float
+
+    @property
+    def label(self) -> str:
+        """The name of the likeliest class."""
+        return self.top[0].label
+
+    @property
+    def probability(self) -> float:
+        """The probability of the likeliest class, 0..1."""
+        return self.top[0].probability
+
+    @property
+    def index(self) -> int:
+        """The place of the likeliest class among the model's outputs."""
+        return self.top[0].index
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, ready for JSON."""
+        return {
+            "label": self.label,
+            "probability": self.probability,
+            "latency_ms": self.latency_ms,
+            "top": [
+                {"label": score.label, "probability": score.probability}
+                | ({"id": score.id} if score.id is not None else {})
+                for score in self.top
+            ],
+        }
+
+
+class Classifier:
+    """A model file held open, ready to classify images.
+
+    Example:
+        >>> classifier = Classifier("model.onnx")                        # doctest: +SKIP
+        >>> classifier("cat.jpg").label                                  # doctest: +SKIP
+        'tabby, tabby cat'
+    """
+
+    def __init__(
+        self, model: str | os.PathLike[str] | bytes, provider: str = "auto", threads: int | None = None
+    ) -> None:
+        """Open a model file.
+
+        Args:
+            model: The path or the bytes of a file made by ``vit-edge export``.
+            provider: An execution provider: ``auto`` (the one that the file was checked for), ``cpu``, ``cuda``,
+                ``tensorrt``, ``openvino``, ``directml``, ``coreml``, ``qnn`` or ``xnnpack``.
+            threads: How many threads compute one answer; as many as the process has cores unless given.
+
+        Raises:
+            ModelError: The file is absent, damaged, or carries no labels or preprocessing.
+            ProviderError: The provider is missing or did not take the model.
+        """
+        data: Path | bytes
+        if isinstance(model, bytes):
+            data, name = model, "the model"
+        else:
+            data, name = Path(model), str(Path(model))
+            if not data.is_file():
+                raise ModelError(f"there is no file {name}; make one with `vit-edge export`")
+        if (len(data) if isinstance(data, bytes) else data.stat().st_size) == 0:
+            raise ModelError(f"{name} is empty; copy it again or export it anew")
+        check_seal(data, name)
+        self.name = name
+        self.provider = _choose(provider)
+        self._session = open_session(data, name=name, provider=self.provider, threads=threads)
+        self.metadata = Metadata.from_properties(self._session.get_modelmeta().custom_metadata_map, name)
+        self._input = self._session.get_inputs()[0]
+        self._check_shapes()
+
+    @property
+    def labels(self) -> Labels:
+        """The classes in the order of the model's outputs."""
+        return self.metadata.labels
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to an image before the network sees it."""
+        return self.metadata.preprocessing
+
+    @property
+    def batch(self) -> int | None:
+        """The only batch size that the graph takes; None where any is taken."""
+        size = self._input.shape[0]
+        return size if isinstance(size, int) else None
+
+    # A path as text is a sequence of text too; the first signature wins, as the code does.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageSource, *, top: int = 5, batch_size: int = 1
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[ImageSource], *, top: int = 5, batch_size: int = 1
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self, images: ImageSource | Sequence[ImageSource], *, top: int = 5, batch_size: int = 1
+    ) -> Prediction | list[Prediction]:
+        """Classify an image or a list of them.
+
+        Args:
+            images: A path, the bytes of an image file, or an array (height, width, 3) uint8, RGB, 0..255
+                (grayscale and RGBA arrays are taken too); or a list of these.
+            top: How many classes each answer holds.
+            batch_size: How many images of a list are computed at once. Dynamic INT8 takes one activation scale per
+                tensor, so that images computed together can change each other's answers a little; one by one
+                (the default), each gets the answer that it gets alone.
+
+        Returns:
+            A prediction for an image, a list of predictions in the same order for a list.
+
+        Raises:
+            ImageError: An image cannot be read.
+        """
+        if top < 1 or batch_size < 1:
+            raise ModelError(f"expected top and batch_size of at least 1, got {top} and {batch_size}")
+        if isinstance(images, (str, Path, bytes, np.ndarray)):
+            return self._classify([images], top)[0]
+        if not isinstance(images, Sequence):
+            raise ImageError(
+                f"expected a path, bytes, an array, or a list of these, got {type(images).__name__}; "
+                "turn an iterator into a list first"
+            )
+        return [
+            prediction
+            for start in range(0, len(images), batch_size)
+            for prediction in self._classify(images[start : start + batch_size], top)
+        ]
+
+    def pixels(self, image: ImageSource) -> NDArray[np.float32]:
+        """Give what the network sees of an image: (3, height, width) float32, RGB, normalised."""
+        return preprocess(read_image(image), self.preprocessing)
+
+    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the graph.
+
+        Args:
+            pixels: (batch, 3, height, width) float32, as `pixels` gives them.
+
+        Returns:
+            (batch, classes) float32.
+        """
+        if self.batch is None or self.batch == len(pixels):
+            return self._run(pixels)
+        # A graph of a fixed batch size: the last batch is filled up with copies, whose answers are dropped.
+        parts = []
+        for start in range(0, len(pixels), self.batch):
+            part = pixels[start : start + self.batch]
+            filled = np.concatenate([part, np.repeat(part[-1:], self.batch - len(part), axis=0)])
+            parts.append(self._run(filled)[: len(part)])
+        return np.concatenate(parts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the session and its memory."""
+        del self._session
+
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        (logits,) = self._session.run(None, {self._input.name: pixels})
+        return np.asarray(logits, dtype=np.float32)
+
+    def _classify(self, images: Iterable[ImageSource], top: int) -> list[Prediction]:
+        pixels, prepare_ms = [], []
+        for image in images:
+            start = time.perf_counter()
+            pixels.append(self.pixels(image))
+            prepare_ms.append((time.perf_counter() - start) * 1e3)
+        start = time.perf_counter()
+        probabilities = softmax(self.logits(np.stack(pixels)))
+        infer_ms = (time.perf_counter() - start) * 1e3 / len(pixels)
+        return [
+            Prediction(self._best(row, top), before + infer_ms)
+            for row, before in zip(probabilities, prepare_ms, strict=True)
+        ]
+
+    def _best(self, probabilities: NDArray[np.float32], top: int) -> tuple[Score, ...]:
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return tuple(
+            Score(self.labels[index].name, float(probabilities[index]), int(index), self.labels[index].id)
+            for index in order
+        )
+
+    def _check_shapes(self) -> None:
+        (height, width), shape = self.preprocessing.crop, self._input.shape
+        if shape[2:] != [height, width]:
+            raise ModelError(
+                f"{self.name} takes {shape[2]}x{shape[3]} pixels but its preprocessing gives {height}x{width}; "
+                "export it anew"
+            )
+        classes = self._session.get_outputs()[0].shape[-1]
+        if classes != len(self.labels):
+            raise ModelError(
+                f"{self.name} has {classes} outputs but {len(self.labels)} labels; export it anew with all labels"
+            )
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn logits into probabilities: (batch, classes) float32, each row's sum is 1."""
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _choose(provider: str) -> str:
+    # Every recipe so far is made for, and checked on, the CPU provider; another one is a user's explicit choice.
+    return next(iter(PROVIDERS)) if provider == "auto" else provider

@@ -1,0 +1,102 @@
+"""What a model file says of itself: the versioned schema in the ``metadata_props`` of the ONNX file.
+
+The keys and their meaning are documented in docs/file-format.md.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ModelError
+from .labels import Label, Labels
+from .preprocess import Preprocessing
+
+SCHEMA = 1
+"""The schema that this version writes, and the newest that it reads."""
+
+PREFIX = "vit_edge."
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """All that a device needs beside the graph, and how the file came to be.
+
+    Attributes:
+        labels: The classes in the order of the outputs.
+        preprocessing: From a decoded image to the graph's input.
+        source: The checkpoint that the file was made from: its name, SHA-256 and network.
+        recipe: How the file was made: precision, passes, target, processor, batch, oldest ONNX Runtime.
+        proof: The measured agreement with torch, per set of images.
+    """
+
+    labels: Labels
+    preprocessing: Preprocessing
+    source: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_properties(self) -> dict[str, str]:
+        """Give the entries of ``metadata_props``, all of them JSON."""
+        properties: dict[str, Any] = {
+            "schema": SCHEMA,
+            "labels": [label.name for label in self.labels.items],
+            "preprocess": self.preprocessing.to_dict(),
+            "source": self.source,
+            "recipe": self.recipe,
+            "proof": self.proof,
+        }
+        if any(label.id for label in self.labels.items):
+            properties["label_ids"] = [label.id for label in self.labels.items]
+        return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in properties.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], name: str) -> "Metadata":
+        """Read the entries of ``metadata_props``.
+
+        Args:
+            properties: The file's ``metadata_props``.
+            name: The file's name, for the error.
+
+        Raises:
+            ModelError: An entry is missing, malformed, or of a newer schema.
+        """
+        again = "make it with `vit-edge export`"
+        schema = _entry(properties, "schema", name)
+        if schema is None:
+            what = " and ".join(key for key in ("labels", "preprocess") if PREFIX + key not in properties)
+            raise ModelError(f"{name} carries no {what or 'vit-edge schema'}; {again}")
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise ModelError(
+                f"{name} was made with schema {schema}, and this vit-edge reads up to {SCHEMA}; "
+                "update it with `pip install --upgrade vit-edge`"
+            )
+        names = _entry(properties, "labels", name)
+        if not names:
+            raise ModelError(f"{name} carries no labels; {again}")
+        ids = _entry(properties, "label_ids", name) or [None] * len(names)
+        preprocess = _entry(properties, "preprocess", name)
+        if preprocess is None:
+            raise ModelError(f"{name} carries no preprocessing; {again}")
+        try:
+            return cls(
+                labels=Labels(tuple(Label(*pair) for pair in zip(names, ids, strict=True))),
+                preprocessing=Preprocessing.from_dict(preprocess),
+                source=_entry(properties, "source", name) or {},
+                recipe=_entry(properties, "recipe", name) or {},
+                proof=_entry(properties, "proof", name) or {},
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise ModelError(f"the metadata of {name} is malformed ({error}); {again} anew") from error
+
+
+def _entry(properties: Mapping[str, str], key: str, name: str) -> Any:
+    text = properties.get(PREFIX + key)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ModelError(
+            f"the entry {PREFIX}{key} of {name} is no JSON ({error}); make the file anew with `vit-edge export`"
+        ) from error

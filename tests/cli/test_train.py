@@ -1,0 +1,145 @@
+"""``vit-edge train``, run as users run it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vit_edge.checkpoint import load_checkpoint
+from vit_edge.data import labelled_images
+from vit_edge.runtime.image import read_image
+from vit_edge.runtime.preprocess import Preprocessing, preprocess
+
+from ..training.pictures import paint
+
+SMALL = ("--image-size", "8", "--epochs", "6", "--batch-size", "8")
+
+
+def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [sys.executable, "-m", "vit_edge", "train", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(*arguments: object, status: int = 1) -> str:
+    """Run what has to fail, and give its one sentence."""
+    done = call(*arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_folder_becomes_a_checkpoint_that_knows_its_classes(tmp_path: Path) -> None:
+    """This is the whole job: the file alone answers right on pictures that it has never seen."""
+    data = paint(tmp_path / "data", each=16)
+    done = call(data, "-o", tmp_path / "run", *SMALL)
+    assert done.returncode == 0, done.stderr
+    checkpoint = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert checkpoint.labels is not None
+    assert checkpoint.preprocessing is not None
+    assert [label.name for label in checkpoint.labels.items] == ["blue", "green", "red"]
+    expected = "resize=8,crop=8,interpolation=bicubic,mean=0.5,std=0.5"
+    assert checkpoint.preprocessing == Preprocessing.parse(expected)
+
+    import torch
+
+    unseen = labelled_images(paint(tmp_path / "unseen", seed=9), checkpoint.labels)
+    pixels = np.stack([preprocess(read_image(sample.path), checkpoint.preprocessing) for sample in unseen])
+    with torch.inference_mode():
+        answers = checkpoint.model(torch.from_numpy(pixels)).argmax(dim=1).tolist()
+    right = sum(answer == sample.target for answer, sample in zip(answers, unseen, strict=True))
+    assert right >= 0.9 * len(unseen)
+
+
+def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
+    """A script reads the one and a person the other."""
+    data = paint(tmp_path / "data", each=10)
+    done = call(data, "-o", tmp_path / "run", *SMALL)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    epochs = [json.loads(line) for line in lines]
+    best = [epoch for epoch in epochs if epoch["best"]][-1]
+    assert done.stdout == (
+        f"{tmp_path / 'run' / 'best.safetensors'}: {100 * best['val_accuracy']:.1f} % of 3 validation images right "
+        f"(epoch {best['epoch']} of 6)\n"
+    )
+    assert "Reading training images: 27/27 images" in done.stderr
+    assert "Training: 6/6 epochs, loss " in done.stderr
+    quiet = call(data, "-o", tmp_path / "run", *SMALL, "--quiet", "--force")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    # The same seed, a process of its own: the same numbers to the last digit.
+    assert quiet.stdout == done.stdout
+    again = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["loss"] for epoch in again] == [epoch["loss"] for epoch in epochs]
+
+
+def test_options_reach_the_training(tmp_path: Path) -> None:
+    """A validation folder, a colour scale of one's own, and broken images that are left out aloud."""
+    data = paint(tmp_path / "data", each=4)
+    (data / "red" / "0.png").write_bytes(b"no image")
+    val = paint(tmp_path / "val", each=2, seed=1)
+    colours = ("--mean", "0.4/0.5/0.6", "--std", "0.25")
+    options = ("--val", val, *colours, "--skip-broken", "--flip", "--model", "vit_mini_patch4_28")
+    done = call(data, "-o", tmp_path / "run", *SMALL, *options)
+    assert done.returncode == 0, done.stderr
+    assert "left out 1 training images that cannot be read" in done.stderr
+    assert "of 6 validation images right" in done.stdout
+    preprocessing = load_checkpoint(tmp_path / "run" / "best.safetensors").preprocessing
+    assert preprocessing is not None
+    assert preprocessing.mean == (0.4, 0.5, 0.6)
+    assert preprocessing.std == (0.25, 0.25, 0.25)
+
+
+def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
+    """Each of these is met by people in their first hour."""
+    data = paint(tmp_path / "data", each=2)
+    run = tmp_path / "run"
+    assert "there is no folder" in refused(tmp_path / "absent", "-o", run)
+    assert "at least two class folders" in refused(paint(tmp_path / "one", names=("red",)), "-o", run)
+    single = paint(tmp_path / "single", each=1)
+    assert "the class 'blue' has one image" in refused(single, "-o", run)
+    assert "did you mean vit_mini_patch4_32?" in refused(
+        data, "-o", run, "--model", "vit_mini_patch4_23", status=2
+    )
+    assert "the patch of 4 pixels divides" in refused(data, "-o", run, "--image-size", 30, status=2)
+    assert "number of epochs to be at least 1" in refused(data, "-o", run, "--epochs", 0, status=2)
+    assert "are training images too" in refused(data, "-o", run, "--val", data)
+    other = paint(tmp_path / "other", each=1, names=("red", "green"))
+    assert "no readable validation image of 'blue'" in refused(data, "-o", run, "--val", other, *SMALL)
+    (other / "purple").mkdir()
+    (other / "red" / "0.png").rename(other / "purple" / "0.png")
+    (other / "red").rmdir()
+    assert "the folder 'purple'" in refused(data, "-o", run, "--val", other)
+    (data / "red" / "0.png").write_bytes(b"")
+    assert "1 of 3 images cannot be read" in refused(data, "-o", run, *SMALL)
+    assert not (run / "best.safetensors").exists()
+
+
+def test_a_run_that_is_there_is_refused_before_the_work(tmp_path: Path) -> None:
+    """Nobody wants to lose yesterday's training, nor to hear of it after an hour."""
+    data = paint(tmp_path / "data", each=4)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"yesterday")
+    assert "--force" in refused(data, "-o", tmp_path / "run", *SMALL)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == b"yesterday"
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_too_high_stops_with_the_step(tmp_path: Path) -> None:
+    """NaN would otherwise be trained, saved and exported."""
+    data = paint(tmp_path / "data", each=16)
+    sentence = refused(data, "-o", tmp_path / "run", *SMALL, "--lr", "1e6")
+    assert "lower the rate with --lr" in sentence
+    assert "step " in sentence

@@ -1,0 +1,90 @@
+"""The command line ``vit-edge``: it parses, calls, prints and sets the exit status; nothing else prints."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import OptionError, VitEdgeError
+from .check import check
+from .classify import classify
+from .demo import demo
+from .export import export
+from .info import info, models
+from .train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vit-edge",
+    help="Take a Vision Transformer from PyTorch to a small device, fast and provably intact.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_COMMANDS: tuple[Callable[..., Any], ...] = (demo, train, export, check, classify, info, models)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+# Which extra brings a module that may be absent.
+_EXTRAS = {
+    "cv2": "runtime",
+    "onnxruntime": "runtime",
+    "huggingface_hub": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxsim": "export",
+    "safetensors": "export",
+    "torch": "export",
+    "sklearn": "demo",
+}
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vit-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one sentence on stderr.
+
+    The exit status is 0 for success, 1 for a failure or a broken bound, 2 for a wrong use of the command line.
+    """
+    try:
+        app()
+    except OptionError as error:
+        _fail(str(error), status=2)
+    except VitEdgeError as error:
+        _fail(str(error), status=1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _fail(
+            f"{error.name} is not installed; install what this command needs with "
+            f"`pip install 'vit-edge[{extra}]'`",
+            status=1,
+        )
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(sentence: str, *, status: int) -> None:
+    typer.echo(f"error: {sentence}", err=True)
+    sys.exit(status)

@@ -1,0 +1,117 @@
+"""``vit-edge check``: a model file against torch on labelled images."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options as shared
+from .progress import note, progress
+
+if TYPE_CHECKING:
+    from ..checking import Report
+    from ..evaluation import Bounds
+    from ..runtime.labels import Labels
+
+# Lines of a list that a person still reads; --json has all of them.
+_SHOWN = 10
+
+
+def check(
+    model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
+    against: Annotated[
+        str,
+        typer.Option(
+            help="The checkpoint that the model was exported from: a file, folder, timm:NAME or hf:REPO."
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Labelled images: a folder per class, named by label or synset id.")
+    ],
+    heads: shared.Heads = None,
+    min_agreement: shared.MinAgreement = None,
+    max_drift: shared.MaxDrift = None,
+    max_drop: shared.MaxDrop = None,
+    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the model; as many as there are cores unless given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Run the same images through a model file and its torch checkpoint, and show what changed.
+
+    Exit status 1 where a given bound is broken.
+    """
+    from ..checking import Report, check_model, require_same
+    from ..checkpoint import load_checkpoint
+    from ..data import labelled_images
+    from ..evaluation import Bounds
+    from ..runtime.classifier import Classifier
+
+    # Bounds that are not given bind nothing here.
+    bounds = Bounds(
+        min_agreement=0.0 if min_agreement is None else min_agreement,
+        max_drift=float("inf") if max_drift is None else max_drift,
+        max_drop=float("inf") if max_drop is None else max_drop,
+        min_batched_agreement=0.0,
+    )
+    with Classifier(model, provider, threads) as classifier:
+        samples = labelled_images(data, classifier.labels)
+        checkpoint = load_checkpoint(against, heads=heads)
+        preprocessing = require_same(checkpoint, classifier)
+        with progress("checking", total=len(samples), unit="images", quiet=quiet) as advance:
+            for event in check_model(classifier, checkpoint.model, preprocessing, samples):
+                if isinstance(event, Report):
+                    report = event
+                else:
+                    advance()
+        labels = classifier.labels
+    typer.echo(json.dumps(report.to_dict(labels), ensure_ascii=False) if as_json else _table(report, labels))
+    _enforce(bounds, report)
+
+
+def _enforce(bounds: "Bounds", report: "Report") -> None:
+    broken = bounds.broken_by(report.comparison)
+    if broken is not None:
+        note(f"bound broken: {broken}")
+        raise typer.Exit(1)
+
+
+def _table(report: "Report", labels: "Labels") -> str:
+    comparison = report.comparison
+    rows = [
+        ("images", f"{comparison.images}"),
+        ("agreement", f"{100 * comparison.agreement:.2f} % ({len(comparison.flips)} flips)"),
+        ("logit drift", f"{comparison.drift:.3g} relative, {comparison.max_abs_drift:.3g} at most"),
+        (
+            "images per second",
+            f"{report.reference_images_per_s:.1f} torch, {report.model_images_per_s:.1f} model (from file to answer)",
+        ),
+    ]
+    lost: list[str] = []
+    if (accuracy := comparison.accuracy) is not None:
+        low, high = accuracy.drop_interval
+        rows[1:1] = [
+            (
+                "top-1",
+                f"{100 * accuracy.reference_top1:.2f} % torch, {100 * accuracy.model_top1:.2f} % model",
+            ),
+            (
+                "top-5",
+                f"{100 * accuracy.reference_top5:.2f} % torch, {100 * accuracy.model_top5:.2f} % model",
+            ),
+            ("top-1 drop", f"{accuracy.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})"),
+        ]
+        lost = [f"  {labels[index].name}: {count}" for index, count in accuracy.lost if count > 0]
+    lines = [f"{name:<18} {value}" for name, value in rows]
+    flips = [
+        f"  {flip.path}: {labels[flip.reference].name} -> {labels[flip.model].name}" for flip in report.flips
+    ]
+    for title, entries in (("classes that lost most (images)", lost), ("flips (torch -> model)", flips)):
+        if entries:
+            lines += [f"{title}:", *entries[:_SHOWN]]
+            if len(entries) > _SHOWN:
+                lines.append(f"  and {len(entries) - _SHOWN} more; --json lists all")
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""``vit-edge classify``: image files, folders, globs or standard input, answered by a model file."""
+
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import DataError, ImageError
+from . import options as shared
+from .progress import Advance, note, progress
+
+if TYPE_CHECKING:
+    from ..runtime.classifier import Classifier, Prediction
+
+# From so many images on, a person would wonder whether something still happens.
+_LONG = 20
+
+_STDIN = "-"
+
+
+def classify(
+    model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Image files, folders, globs, or - for an image on standard input."
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 1,
+    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Classify images, without torch.
+
+    An image that cannot be read is reported and does not stop the others; the exit status is then 1.
+    """
+    from ..runtime.classifier import Classifier
+
+    images = list(_expand(sources))
+    failed = 0
+    with (
+        Classifier(model, provider, threads) as classifier,
+        progress(
+            "classifying", total=len(images), unit="images", quiet=quiet or len(images) < _LONG
+        ) as advance,
+    ):
+        if not as_json:
+            width = max(len(image) for image in images)
+            typer.echo(f"{'image':<{width}}  probability  {'ms':>6}  label")
+        for image, answer in _answers(classifier, images, top, advance):
+            if isinstance(answer, ImageError):
+                failed += 1
+                note(f"error: {answer}")
+                if as_json:
+                    typer.echo(json.dumps({"source": image, "error": str(answer)}, ensure_ascii=False))
+            elif as_json:
+                typer.echo(json.dumps({"source": image} | answer.to_dict(), ensure_ascii=False))
+            else:
+                _print_rows(image, answer, width)
+    if failed:
+        note(f"{failed} of {len(images)} images could not be read")
+        raise typer.Exit(1)
+
+
+def _answers(
+    classifier: "Classifier", images: Sequence[str], top: int, advance: Advance
+) -> "Iterator[tuple[str, Prediction | ImageError]]":
+    for image in images:
+        try:
+            answer: Prediction | ImageError = classifier(
+                sys.stdin.buffer.read() if image == _STDIN else image, top=top
+            )
+        except ImageError as error:
+            answer = error
+        yield image, answer
+        advance()
+
+
+def _print_rows(image: str, prediction: "Prediction", width: int) -> None:
+    for place, score in enumerate(prediction.top):
+        first = f"{image:<{width}}" if place == 0 else " " * width
+        latency = f"{prediction.latency_ms:6.1f}" if place == 0 else " " * 6
+        typer.echo(f"{first}  {100 * score.probability:9.2f} %  {latency}  {score.label}")
+
+
+def _expand(sources: Sequence[str]) -> Iterator[str]:
+    """Give the images that the sources mean; a folder's in the order of their names.
+
+    Raises:
+        DataError: A folder or glob holds no image.
+    """
+    from ..data import list_images
+
+    for source in sources:
+        if source == _STDIN:
+            yield source
+        elif Path(source).is_dir():
+            yield from map(str, list_images(source))
+        elif not Path(source).exists() and glob.has_magic(source):
+            # Path.glob takes no absolute pattern.
+            found = glob.glob(source, recursive=True)  # noqa: PTH207
+            matches = sorted(path for path in found if Path(path).is_file())
+            if not matches:
+                raise DataError(f"no file matches {source}; check the pattern, or give a folder")
+            yield from matches
+        else:
+            yield source

@@ -1,0 +1,112 @@
+"""``vit-edge info`` and ``vit-edge models``: what a file says of itself, and which networks there are."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..runtime.classifier import Classifier
+
+
+def info(
+    model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model file says of itself: labels, preprocessing, origin, recipe, and its proof."""
+    from ..runtime.classifier import Classifier
+
+    with Classifier(model, "cpu", threads=1) as classifier:
+        values = _values(classifier, model)
+    typer.echo(json.dumps(values, ensure_ascii=False) if as_json else _page(values))
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """List the networks that `vit-edge train --model NAME` knows."""
+    from ..models import CATALOG
+
+    if not as_json:
+        typer.echo(
+            f"{'name':<24}{'image':>9}{'patch':>7}{'width':>7}{'depth':>7}{'heads':>7}{'parameters':>13}"
+        )
+    for name, config in CATALOG.items():
+        height, width = config.image_size
+        if as_json:
+            typer.echo(json.dumps({"name": name, **config.to_dict(), "parameters": config.parameters}))
+        else:
+            typer.echo(
+                f"{name:<24}{f'{height}x{width}':>9}{config.patch_size:>7}{config.width:>7}{config.depth:>7}"
+                f"{config.heads:>7}{config.parameters:>13,}"
+            )
+
+
+def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
+    metadata = classifier.metadata
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "labels": [str(label) for label in classifier.labels.items],
+        "preprocess": str(classifier.preprocessing),
+        "batch": classifier.batch or "any",
+        "source": dict(metadata.source),
+        "recipe": dict(metadata.recipe),
+        "proof": dict(metadata.proof),
+    }
+
+
+def _page(values: Mapping[str, Any]) -> str:
+    source, recipe, proof = values["source"], values["recipe"], values["proof"]
+    labels = values["labels"]
+    shown = "; ".join(labels[:3]) + (f"; … {labels[-1]}" if len(labels) > 3 else "")
+    network = source.get("network") or {}
+    machine = recipe.get("processor", {})
+    rows = [
+        ("file", f"{values['file']}, {values['bytes'] / 1e6:.2f} MB, sealed and sound"),
+        ("precision", recipe.get("precision", "unknown")),
+        ("labels", f"{len(labels)}: {shown}"),
+        ("preprocessing", values["preprocess"]),
+        ("batch", str(values["batch"])),
+        ("made from", f"{source.get('name')}, SHA-256 {str(source.get('sha256'))[:16]}…"),
+    ]
+    if network:
+        rows.append(
+            (
+                "network",
+                f"width {network['width']}, depth {network['depth']}, heads {network['heads']}, "
+                f"patch {network['patch_size']}",
+            )
+        )
+    rows += [
+        ("steps", "; ".join(recipe.get("steps", ()))),
+        ("made for", f"{recipe.get('target')} ({recipe.get('provider')})"),
+        (
+            "measured on",
+            f"{machine.get('name') or machine.get('architecture')} ({', '.join(machine.get('features', ()))})",
+        ),
+        ("runs on", f"ONNX Runtime {recipe.get('oldest_onnxruntime')} or newer, opset {recipe.get('opset')}"),
+    ]
+    for title, key in (("proof, calibration", "calibration"), ("proof, check", "check")):
+        if key in proof:
+            rows.append((title, _proof(proof[key])))
+    if "batched" in proof:
+        share = 100 * proof["batched"]["agreement_with_alone"]
+        rows.append(
+            ("in a batch", f"{share:.2f} % in batches of {proof['batched']['batch']} answer as they do alone")
+        )
+    if "not_int8" in proof:
+        rows.append(("not int8, since", proof["not_int8"]))
+    return "\n".join(f"{name:<19} {value}" for name, value in rows)
+
+
+def _proof(found: Mapping[str, Any]) -> str:
+    line = (
+        f"{100 * found['agreement']:.2f} % of {found['images']} images of {found['set']} answered as torch does, "
+        f"logit drift {found['drift']:.3g}"
+    )
+    if "drop" in found:
+        line += f", top-1 drop {found['drop']:.2f} points"
+    return line
