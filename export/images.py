@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..errors import ExportError
 from ..evaluation import Comparison, compare
+from ..runtime.errors import ModelError
 from ..runtime.image import read_image
 from ..runtime.preprocess import Preprocessing, preprocess
 from ..runtime.session import open_session
@@ -98,10 +100,17 @@ class Measurement:
 
 
 class Runner:
-    """A graph held open on the CPU provider, that takes any number of images."""
+    """A graph held open on the CPU provider, that takes any number of images.
+
+    Raises:
+        ExportError: ONNX Runtime does not take the graph, or fails to run it.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._session = open_session(model.SerializeToString(), name="the exported graph")
+        try:
+            self._session = open_session(model.SerializeToString(), name="the exported graph")
+        except ModelError as error:
+            raise _unusable(error.__cause__ or error) from error
         self._input = self._session.get_inputs()[0]
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -109,5 +118,16 @@ class Runner:
         if isinstance(size, int) and size != len(pixels):
             # A fixed batch: copies fill it, so that one image's answer is its answer beside itself.
             pixels = np.resize(pixels, (size, *pixels.shape[1:]))
-            return np.asarray(self._session.run(None, {self._input.name: pixels})[0])[:1]
-        return np.asarray(self._session.run(None, {self._input.name: pixels})[0])
+            return self._run(pixels)[:1]
+        return self._run(pixels)
+
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            return np.asarray(self._session.run(None, {self._input.name: pixels})[0])
+        # ONNX Runtime's exceptions share no base but this one.
+        except Exception as error:
+            raise _unusable(error) from error
+
+
+def _unusable(error: BaseException) -> ExportError:
+    return ExportError(f"ONNX Runtime cannot run the graph ({' '.join(str(error).split())})")

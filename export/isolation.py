@@ -38,7 +38,8 @@ def run_isolated(step: Pass, model: onnx.ModelProto, *, timeout_s: float) -> onn
                 [sys.executable, "-c", f"from {__name__} import work; work()"],
                 input=task,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=timeout_s,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 check=False,
@@ -50,6 +51,9 @@ def run_isolated(step: Pass, model: onnx.ModelProto, *, timeout_s: float) -> onn
         if child.returncode:
             reason = child.stderr.strip().splitlines() or ["no reason given"]
             raise ExportError(f"{step} failed ({reason[-1]})")
+        # Native code can end a process with status 0 as well.
+        if not after.exists():
+            raise ExportError(f"{step} ended without a result")
         return onnx.load(after)
 
 

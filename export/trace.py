@@ -1,5 +1,6 @@
 """Traces a torch module to one ONNX graph with torch's current exporter."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ExportError
-from ..reference import Logits
+from ..reference import Logits, evaluating
 from .limits import IR_VERSIONS, MAX_BYTES, OPSETS
 
 INPUT = "pixels"
@@ -40,12 +41,11 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
             f"the weights take {needed / 2**30:.1f} GiB in float32, and one ONNX file holds less than 2 GiB; "
             "export a smaller model"
         )
-    was_training = module.training
     example = torch.zeros(batch or _EXAMPLES, 3, *size)
     try:
-        with _quiet():
+        with _quiet(), evaluating(module):
             program = torch.onnx.export(
-                Logits(module).eval().cpu(),
+                Logits(_on_cpu(module)).eval(),
                 (example,),
                 dynamo=True,
                 opset_version=opset,
@@ -61,8 +61,6 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
             f"torch could not trace {type(module).__name__} ({reason[0]}); its forward must take one tensor of "
             f"shape (batch, 3, {size[0]}, {size[1]}) and return logits, without control flow that depends on them"
         ) from error
-    finally:
-        module.train(was_training)
     if program is None:
         raise ExportError("torch's exporter gave no graph; update torch")
     model: onnx.ModelProto = program.model_proto
@@ -85,6 +83,13 @@ def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
         part.doc_string = ""
         del part.metadata_props[:]
     return bare
+
+
+def _on_cpu(module: nn.Module) -> nn.Module:
+    """Give the module itself where it is on the processor, else a copy: moving is in place, and it is the caller's."""
+    if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).cpu()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from .errors import ImageError, ModelError
@@ -17,7 +18,7 @@ from .labels import Labels
 from .metadata import Metadata
 from .preprocess import Preprocessing, preprocess
 from .seal import check_seal
-from .session import PROVIDERS, open_session
+from .session import PROVIDERS, open_session, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +102,15 @@ class Classifier:
             data, name = model, "the model"
         else:
             data, name = Path(model), str(Path(model))
-            if not data.is_file():
-                raise ModelError(f"there is no file {name}; make one with `vit-edge export`")
-        if (len(data) if isinstance(data, bytes) else data.stat().st_size) == 0:
-            raise ModelError(f"{name} is empty; copy it again or export it anew")
+            _require_file(data)
         check_seal(data, name)
         self.name = name
         self.provider = _choose(provider)
-        self._session = open_session(data, name=name, provider=self.provider, threads=threads)
-        self.metadata = Metadata.from_properties(self._session.get_modelmeta().custom_metadata_map, name)
-        self._input = self._session.get_inputs()[0]
-        self._check_shapes()
+        session = open_session(data, name=name, provider=self.provider, threads=threads)
+        self.metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map, name)
+        self._input = session.get_inputs()[0]
+        self._check_shapes(session)
+        self._session: onnxruntime.InferenceSession | None = session
 
     @property
     def labels(self) -> Labels:
@@ -158,6 +157,7 @@ class Classifier:
 
         Raises:
             ImageError: An image cannot be read.
+            ModelError: The classifier was closed, or ONNX Runtime failed.
         """
         if top < 1 or batch_size < 1:
             raise ModelError(f"expected top and batch_size of at least 1, got {top} and {batch_size}")
@@ -206,11 +206,19 @@ class Classifier:
         self.close()
 
     def close(self) -> None:
-        """Let go of the session and its memory."""
-        del self._session
+        """Let go of the session and its memory; what calls it later gets an error."""
+        self._session = None
 
     def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        (logits,) = self._session.run(None, {self._input.name: pixels})
+        # Another thread may close the classifier meanwhile; this answer still comes.
+        session = self._session
+        if session is None:
+            raise ModelError(f"the classifier of {self.name} was closed; make a new one to classify more images")
+        try:
+            (logits,) = session.run(None, {self._input.name: pixels})
+        # ONNX Runtime's exceptions share no base but this one.
+        except Exception as error:
+            raise refusal(error, self.name) from error
         return np.asarray(logits, dtype=np.float32)
 
     def _classify(self, images: Iterable[ImageSource], top: int) -> list[Prediction]:
@@ -234,14 +242,19 @@ class Classifier:
             for index in order
         )
 
-    def _check_shapes(self) -> None:
-        (height, width), shape = self.preprocessing.crop, self._input.shape
+    def _check_shapes(self, session: onnxruntime.InferenceSession) -> None:
+        (height, width), shape, outputs = self.preprocessing.crop, self._input.shape, session.get_outputs()
+        if len(session.get_inputs()) != 1 or len(outputs) != 1 or shape[1:2] != [3] or len(shape) != 4:
+            raise ModelError(
+                f"{self.name} is no image classifier: expected one input (batch, 3, height, width) and one output, "
+                f"got an input {tuple(shape)} and {len(outputs)} outputs; make it with `vit-edge export`"
+            )
         if shape[2:] != [height, width]:
             raise ModelError(
                 f"{self.name} takes {shape[2]}x{shape[3]} pixels but its preprocessing gives {height}x{width}; "
                 "export it anew"
             )
-        classes = self._session.get_outputs()[0].shape[-1]
+        classes = outputs[0].shape[-1]
         if classes != len(self.labels):
             raise ModelError(
                 f"{self.name} has {classes} outputs but {len(self.labels)} labels; export it anew with all labels"
@@ -253,6 +266,16 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def _require_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder; name the model file in it")
+        if not path.is_file():
+            raise ModelError(f"there is no file {path}; make one with `vit-edge export`")
+    except OSError as error:  # a name too long, or a folder above that may not be entered
+        raise ModelError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
 def _choose(provider: str) -> str:

@@ -63,9 +63,19 @@ class Labels:
         """
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"cannot read the label file {path}: {error}") from error
-        return cls.of(text.rstrip().splitlines())
+        except UnicodeDecodeError as error:
+            raise ModelError(f"the label file {path} is no text in UTF-8 ({error}); save it as such") from error
+        except (OSError, ValueError) as error:  # a null character in the path is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"cannot read the label file {path} ({reason}); check the path") from error
+        lines = text.rstrip().splitlines()
+        if not lines:
+            raise ModelError(f"the label file {path} is empty; write one label a line")
+        if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:
+            raise ModelError(
+                f"line {empty[0]} of the label file {path} is empty; give every class a name, one a line"
+            )
+        return cls.of(lines)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,11 +88,18 @@ class Labels:
 
         A synset id matches a class's id; anything else matches a whole name, or one of its comma-separated
         synonyms where no other class has it too. Letter case does not count, and ``_`` stands for a space.
+        A name that two classes have (ImageNet's two cranes) means neither: their ids tell them apart.
         """
         wanted = _fold(name)
+        if not wanted:
+            return None
         for index, label in enumerate(self.items):
-            if wanted in (_fold(label.id or ""), _fold(label.name)):
+            if label.id is not None and wanted == _fold(label.id):
                 return index
+        hits = [index for index, label in enumerate(self.items) if wanted == _fold(label.name)]
+        if hits:
+            names = [self.items[index].name for index in hits]
+            return hits[0] if len(set(names)) == len(names) else None
         hits = [
             index
             for index, label in enumerate(self.items)

@@ -64,9 +64,12 @@ class Metadata:
         again = "make it with `vit-edge export`"
         schema = _entry(properties, "schema", name)
         if schema is None:
-            what = " and ".join(key for key in ("labels", "preprocess") if PREFIX + key not in properties)
+            parts = {"labels": "labels", "preprocess": "preprocessing"}
+            what = " and ".join(part for key, part in parts.items() if PREFIX + key not in properties)
             raise ModelError(f"{name} carries no {what or 'vit-edge schema'}; {again}")
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if type(schema) is not int or schema < 1:
+            raise ModelError(f"{name} says that its schema is {schema!r}, which is no schema; {again} anew")
+        if schema > SCHEMA:
             raise ModelError(
                 f"{name} was made with schema {schema}, and this vit-edge reads up to {SCHEMA}; "
                 "update it with `pip install --upgrade vit-edge`"
@@ -74,20 +77,38 @@ class Metadata:
         names = _entry(properties, "labels", name)
         if not names:
             raise ModelError(f"{name} carries no labels; {again}")
-        ids = _entry(properties, "label_ids", name) or [None] * len(names)
         preprocess = _entry(properties, "preprocess", name)
         if preprocess is None:
             raise ModelError(f"{name} carries no preprocessing; {again}")
         try:
             return cls(
-                labels=Labels(tuple(Label(*pair) for pair in zip(names, ids, strict=True))),
-                preprocessing=Preprocessing.from_dict(preprocess),
-                source=_entry(properties, "source", name) or {},
-                recipe=_entry(properties, "recipe", name) or {},
-                proof=_entry(properties, "proof", name) or {},
+                labels=_labels(names, _entry(properties, "label_ids", name)),
+                preprocessing=Preprocessing.from_dict(_object(preprocess, "preprocess")),
+                **{
+                    key: _object(_entry(properties, key, name) or {}, key)
+                    for key in ("source", "recipe", "proof")
+                },
             )
-        except (TypeError, ValueError, KeyError) as error:
+        except (ModelError, TypeError, ValueError) as error:
             raise ModelError(f"the metadata of {name} is malformed ({error}); {again} anew") from error
+
+
+def _labels(names: Any, ids: Any) -> Labels:
+    if not isinstance(names, list) or not all(isinstance(label, str) for label in names):
+        raise TypeError("expected labels to be a list of names")
+    if ids is None:
+        ids = [None] * len(names)
+    if not isinstance(ids, list) or not all(isinstance(label_id, str | None) for label_id in ids):
+        raise TypeError("expected label_ids to be a list of ids")
+    if len(names) != len(ids):
+        raise ValueError(f"expected an id or null for each of {len(names)} labels, got {len(ids)}")
+    return Labels(tuple(Label(*pair) for pair in zip(names, ids, strict=True)))
+
+
+def _object(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected {key} to be a JSON object, got {type(value).__name__}")
+    return value
 
 
 def _entry(properties: Mapping[str, str], key: str, name: str) -> Any:
@@ -96,7 +117,8 @@ def _entry(properties: Mapping[str, str], key: str, name: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    # Brackets nested too deep exhaust the parser's stack.
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"the entry {PREFIX}{key} of {name} is no JSON ({error}); make the file anew with `vit-edge export`"
         ) from error

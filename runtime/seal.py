@@ -34,13 +34,18 @@ def check_seal(model: Path | bytes, name: str) -> None:
         name: The file's name, for the error.
 
     Raises:
-        ModelError: The file carries no seal, or was changed or damaged since.
+        ModelError: The file cannot be read, is empty, carries no seal, or was changed or damaged since.
     """
-    if isinstance(model, bytes):
-        _check(model, name)
-        return
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        _check(data, name)
+    try:
+        if (len(model) if isinstance(model, bytes) else model.stat().st_size) == 0:
+            raise ModelError(f"{name} is empty; copy it again or export it anew")
+        if isinstance(model, bytes):
+            _check(model, name)
+            return
+        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _check(data, name)
+    except OSError as error:
+        raise ModelError(f"{name} cannot be read ({error.strerror}); check its permissions and the disk") from error
 
 
 def _check(data: bytes | mmap.mmap, name: str) -> None:

@@ -60,14 +60,19 @@ def open_session(
         )
     # ONNX Runtime's exceptions share no base but this one.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run {name} ({reason}); update onnxruntime, "
-            "or make the file anew with `vit-edge export`"
-        ) from error
+        raise refusal(error, name) from error
     if session.get_providers()[0] != wanted:
         raise ProviderError(
             f"ONNX Runtime could not start the provider {provider} and fell back to {session.get_providers()[0]}; "
             "mend its installation, or choose the provider cpu"
         )
     return session
+
+
+def refusal(error: Exception, name: str) -> ModelError:
+    """Make one sentence of what ONNX Runtime threw: it cannot load a model, or failed while it ran it."""
+    reason = " ".join(str(error).split())
+    return ModelError(
+        f"ONNX Runtime {onnxruntime.__version__} cannot run {name} ({reason}); update onnxruntime, "
+        "or make the file anew with `vit-edge export`"
+    )

@@ -55,16 +55,17 @@ class Comparison:
     @property
     def agreement(self) -> float:
         """The share of images with the same top-1 answer, 0..1."""
-        return 1 - len(self.flips) / self.images
+        # One rounded division: 93 of 100 is the 0.93 that a user gives as a bound, 1 - 7 / 100 is less.
+        return (self.images - len(self.flips)) / self.images
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, ready for JSON; shares as fractions 0..1, the drop in points."""
+        """Give plain values, ready for JSON; shares as fractions 0..1, the drop in points, None for no number."""
         values: dict[str, Any] = {
             "images": self.images,
             "agreement": round(self.agreement, 6),
             "flips": len(self.flips),
-            "max_abs_drift": self.max_abs_drift,
-            "drift": self.drift,
+            "max_abs_drift": _number(self.max_abs_drift),
+            "drift": _number(self.drift),
         }
         if self.accuracy is not None:
             values |= {
@@ -101,8 +102,10 @@ class Bounds:
                     f"expected --{name.replace('_', '-')} as a share from 0 to 1, got {getattr(self, name)}; "
                     "write 0.98 for 98 %"
                 )
-        if self.max_drift < 0:
+        if not self.max_drift >= 0:
             raise OptionError(f"expected --max-drift of at least 0, got {self.max_drift}")
+        if math.isnan(self.max_drop):
+            raise OptionError("expected --max-drop in points, such as 1 or 0.5, got nan")
 
     def broken_by(self, comparison: Comparison) -> str | None:
         """Say which bound a comparison breaks, with the number; None where it keeps all."""
@@ -170,6 +173,11 @@ def drop_interval(only_reference: int, only_model: int, images: int) -> tuple[fl
     return 100 * max(-1.0, lost - won - half), 100 * min(1.0, lost - won + half)
 
 
+def _number(value: float) -> float | None:
+    """JSON has neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
+
+
 def _accuracy(
     reference: NDArray[np.float32], model: NDArray[np.float32], targets: NDArray[np.integer[Any]]
 ) -> Accuracy:
@@ -185,7 +193,8 @@ def _accuracy(
         model_top1=float(model_right.mean()),
         reference_top5=float(_hits(reference, targets, first=5).mean()),
         model_top5=float(_hits(model, targets, first=5).mean()),
-        drop=100 * float(reference_right.mean() - model_right.mean()),
+        # One rounded division again: a loss of one image in a hundred breaks no bound of 1 point.
+        drop=100 * int(only_reference.sum() - only_model.sum()) / len(targets),
         drop_interval=drop_interval(int(only_reference.sum()), int(only_model.sum()), len(targets)),
         lost=tuple(
             sorted(((index, count) for index, count in lost.items() if count), key=lambda row: -row[1])

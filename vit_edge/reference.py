@@ -1,6 +1,8 @@
 """The answers of a torch module, that all else is measured against."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,10 +40,22 @@ def torch_logits(module: nn.Module, pixels: NDArray[np.float32]) -> NDArray[np.f
         (batch, classes) float32.
     """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    with torch.inference_mode():
+    with evaluating(module), torch.inference_mode():
         logits = Logits(module)(torch.from_numpy(pixels).to(device))
     answers: NDArray[np.float32] = logits.float().cpu().numpy()
     return answers
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a while; each of its parts then gets the mode back that it had."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def digest(module: nn.Module) -> str:

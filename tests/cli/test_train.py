@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
 
 from vit_edge.checkpoint import load_checkpoint
+from vit_edge.cli import main
 from vit_edge.data import labelled_images
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
@@ -33,13 +35,24 @@ def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-def refused(*arguments: object, status: int = 1) -> str:
-    """Run what has to fail, and give its one sentence."""
-    done = call(*arguments)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
+class Refused(Protocol):
+    def __call__(self, *arguments: object, status: int = 1) -> str: ...
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run what has to fail through the program's entry, and give its one sentence."""
+
+    def run(*arguments: object, status: int = 1) -> str:
+        monkeypatch.setattr("sys.argv", ["vit-edge", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        assert (ended.value.code, shown.out) == (status, "")
+        (line,) = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
 
 
 def test_a_folder_becomes_a_checkpoint_that_knows_its_classes(tmp_path: Path) -> None:
@@ -72,8 +85,8 @@ def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
     epochs = [json.loads(line) for line in lines]
     best = [epoch for epoch in epochs if epoch["best"]][-1]
     assert done.stdout == (
-        f"{tmp_path / 'run' / 'best.safetensors'}: {100 * best['val_accuracy']:.1f} % of 3 validation images right "
-        f"(epoch {best['epoch']} of 6)\n"
+        f"{tmp_path / 'run' / 'best.safetensors'}: {100 * best['val_accuracy']:.1f} % of 3 "
+        f"validation images right (epoch {best['epoch']} of 6)\n"
     )
     assert "Reading training images: 27/27 images" in done.stderr
     assert "Training: 6/6 epochs, loss " in done.stderr
@@ -102,7 +115,7 @@ def test_options_reach_the_training(tmp_path: Path) -> None:
     assert preprocessing.std == (0.25, 0.25, 0.25)
 
 
-def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path, refused: Refused) -> None:
     """Each of these is met by people in their first hour."""
     data = paint(tmp_path / "data", each=2)
     run = tmp_path / "run"
@@ -114,6 +127,7 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
         data, "-o", run, "--model", "vit_mini_patch4_23", status=2
     )
     assert "the patch of 4 pixels divides" in refused(data, "-o", run, "--image-size", 30, status=2)
+    assert "expected std to be three numbers" in refused(data, "-o", run, "--std", "58", status=2)
     assert "number of epochs to be at least 1" in refused(data, "-o", run, "--epochs", 0, status=2)
     assert "are training images too" in refused(data, "-o", run, "--val", data)
     other = paint(tmp_path / "other", each=1, names=("red", "green"))
@@ -127,7 +141,7 @@ def test_what_cannot_be_trained_on_is_one_sentence(tmp_path: Path) -> None:
     assert not (run / "best.safetensors").exists()
 
 
-def test_a_run_that_is_there_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_a_run_that_is_there_is_refused_before_the_work(tmp_path: Path, refused: Refused) -> None:
     """Nobody wants to lose yesterday's training, nor to hear of it after an hour."""
     data = paint(tmp_path / "data", each=4)
     (tmp_path / "run").mkdir()
@@ -136,8 +150,31 @@ def test_a_run_that_is_there_is_refused_before_the_work(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == b"yesterday"
 
 
-@pytest.mark.slow
-def test_a_rate_that_is_too_high_stops_with_the_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "absent", "extra"), [("train", "torch", "export"), ("demo", "sklearn", "demo")]
+)
+def test_a_missing_extra_is_named(tmp_path: Path, command: str, absent: str, extra: str) -> None:
+    """Whoever installed for a device only reads what else the workshop needs."""
+    words = ["vit-edge", command, *(["data"] if command == "train" else []), "-o", "out"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            f"import sys; sys.modules[{absent!r}] = None; sys.argv = {words!r}; "
+            "from vit_edge.cli import main; main()",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {absent}")
+    assert f"vit-edge[{extra}]" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rate_that_is_too_high_stops_with_the_step(tmp_path: Path, refused: Refused) -> None:
     """NaN would otherwise be trained, saved and exported."""
     data = paint(tmp_path / "data", each=16)
     sentence = refused(data, "-o", tmp_path / "run", *SMALL, "--lr", "1e6")

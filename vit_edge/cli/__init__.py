@@ -1,5 +1,6 @@
 """The command line ``vit-edge``: it parses, calls, prints and sets the exit status; nothing else prints."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -64,6 +65,9 @@ def main() -> None:
 
     The exit status is 0 for success, 1 for a failure or a broken bound, 2 for a wrong use of the command line.
     """
+    # A file's name or a label that the terminal's encoding lacks is shown as an escape, and stops nothing.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except OptionError as error:
@@ -77,6 +81,15 @@ def main() -> None:
         _fail(
             f"{error.name} is not installed; install what this command needs with "
             f"`pip install 'vit-edge[{extra}]'`",
+            status=1,
+        )
+    except ImportError as error:
+        # OpenCV's ordinary wheel needs the libraries of a desktop.
+        if "libGL" not in str(error) and "cv2" not in (error.name or ""):
+            raise
+        _fail(
+            f"OpenCV cannot load here ({error}); without a screen take its headless wheel: "
+            "`pip uninstall -y opencv-python && pip install opencv-python-headless`",
             status=1,
         )
     except BrokenPipeError:

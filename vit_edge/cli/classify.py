@@ -61,9 +61,9 @@ def classify(
                 failed += 1
                 note(f"error: {answer}")
                 if as_json:
-                    typer.echo(json.dumps({"source": image, "error": str(answer)}, ensure_ascii=False))
+                    typer.echo(json.dumps({"source": image, "error": str(answer)}))
             elif as_json:
-                typer.echo(json.dumps({"source": image} | answer.to_dict(), ensure_ascii=False))
+                typer.echo(json.dumps({"source": image} | answer.to_dict()))
             else:
                 _print_rows(image, answer, width)
     if failed:
@@ -77,12 +77,19 @@ def _answers(
     for image in images:
         try:
             answer: Prediction | ImageError = classifier(
-                sys.stdin.buffer.read() if image == _STDIN else image, top=top
+                _read_stdin() if image == _STDIN else image, top=top
             )
         except ImageError as error:
             answer = error
         yield image, answer
         advance()
+
+
+def _read_stdin() -> bytes:
+    # Python has no sys.stdin where the process was started with it closed.
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ImageError("no image comes on standard input; send one, as in `vit-edge classify MODEL - < image.jpg`")
+    return sys.stdin.buffer.read()
 
 
 def _print_rows(image: str, prediction: "Prediction", width: int) -> None:

@@ -1,7 +1,7 @@
 """``vit-edge info`` and ``vit-edge models``: what a file says of itself, and which networks there are."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ def info(
 
     with Classifier(model, "cpu", threads=1) as classifier:
         values = _values(classifier, model)
-    typer.echo(json.dumps(values, ensure_ascii=False) if as_json else _page(values))
+    typer.echo(json.dumps(values) if as_json else _page(values))
 
 
 def models(
@@ -59,47 +59,57 @@ def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
 
 
 def _page(values: Mapping[str, Any]) -> str:
-    source, recipe, proof = values["source"], values["recipe"], values["proof"]
     labels = values["labels"]
     shown = "; ".join(labels[:3]) + (f"; … {labels[-1]}" if len(labels) > 3 else "")
-    network = source.get("network") or {}
-    machine = recipe.get("processor", {})
     rows = [
         ("file", f"{values['file']}, {values['bytes'] / 1e6:.2f} MB, sealed and sound"),
-        ("precision", recipe.get("precision", "unknown")),
         ("labels", f"{len(labels)}: {shown}"),
         ("preprocessing", values["preprocess"]),
         ("batch", str(values["batch"])),
-        ("made from", f"{source.get('name')}, SHA-256 {str(source.get('sha256'))[:16]}…"),
+        *_source_rows(values["source"]),
+        *_recipe_rows(values["recipe"]),
+        *_proof_rows(values["proof"]),
     ]
-    if network:
-        rows.append(
-            (
-                "network",
-                f"width {network['width']}, depth {network['depth']}, heads {network['heads']}, "
-                f"patch {network['patch_size']}",
-            )
-        )
-    rows += [
-        ("steps", "; ".join(recipe.get("steps", ()))),
-        ("made for", f"{recipe.get('target')} ({recipe.get('provider')})"),
-        (
-            "measured on",
-            f"{machine.get('name') or machine.get('architecture')} ({', '.join(machine.get('features', ()))})",
-        ),
-        ("runs on", f"ONNX Runtime {recipe.get('oldest_onnxruntime')} or newer, opset {recipe.get('opset')}"),
-    ]
+    return "\n".join(f"{name:<19} {value}" for name, value in rows)
+
+
+# What a file does not say of its origin, recipe and proof (schema 1 leaves all of it open) has no row.
+def _source_rows(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "name" in source:
+        yield "made from", f"{source['name']}, SHA-256 {str(source.get('sha256'))[:16]}…"
+    network = source.get("network") or {}
+    if sizes := [
+        f"{name} {network[key]}"
+        for name, key in (("width", "width"), ("depth", "depth"), ("heads", "heads"), ("patch", "patch_size"))
+        if key in network
+    ]:
+        yield "network", ", ".join(sizes)
+
+
+def _recipe_rows(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "precision" in recipe:
+        yield "precision", recipe["precision"]
+    if "steps" in recipe:
+        yield "steps", "; ".join(recipe["steps"])
+    if "target" in recipe:
+        yield "made for", f"{recipe['target']} ({recipe.get('provider')})"
+    if "processor" in recipe:
+        machine = recipe["processor"]
+        name = machine.get("name") or machine.get("architecture")
+        yield "measured on", f"{name} ({', '.join(machine.get('features', ()))})"
+    if "oldest_onnxruntime" in recipe:
+        yield "runs on", f"ONNX Runtime {recipe['oldest_onnxruntime']} or newer, opset {recipe.get('opset')}"
+
+
+def _proof_rows(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for title, key in (("proof, calibration", "calibration"), ("proof, check", "check")):
         if key in proof:
-            rows.append((title, _proof(proof[key])))
+            yield title, _proof(proof[key])
     if "batched" in proof:
         share = 100 * proof["batched"]["agreement_with_alone"]
-        rows.append(
-            ("in a batch", f"{share:.2f} % in batches of {proof['batched']['batch']} answer as they do alone")
-        )
+        yield "in a batch", f"{share:.2f} % in batches of {proof['batched']['batch']} answer as they do alone"
     if "not_int8" in proof:
-        rows.append(("not int8, since", proof["not_int8"]))
-    return "\n".join(f"{name:<19} {value}" for name, value in rows)
+        yield "not int8, since", proof["not_int8"]
 
 
 def _proof(found: Mapping[str, Any]) -> str:

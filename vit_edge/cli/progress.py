@@ -49,7 +49,9 @@ def _bar(title: str, *, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    # Rich sends what is printed meanwhile through its own console, to keep the bar whole. That console is stderr, so
+    # answers on their way to a file or pipe must not take that way.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:

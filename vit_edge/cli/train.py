@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ModelError, OptionError
+from .options import Quiet
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave images that cannot be read out.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a run that is there.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a Vision Transformer on a folder of images.
 
@@ -56,9 +58,7 @@ def train(
     normalised; all of this is stored in the checkpoint, with the labels, and the device will do the same.
     The best epoch on the validation images is kept.
     """
-    from ..data import class_folders, labelled_images
-    from ..models import named
-    from ..runtime.preprocess import Preprocessing
+    # First, for where torch is missing, its extra brings all the rest as well.
     from ..training import BEST, Recipe, check_apart, check_memory, fit, new_model, open_run, split
 
     recipe = Recipe(
@@ -69,12 +69,19 @@ def train(
         flip=flip,
         seed=seed,
     )
+
+    from ..data import class_folders, labelled_images
+    from ..models import named
+    from ..runtime.preprocess import Preprocessing
+
     labels = class_folders(data)
     config = named(model, classes=len(labels), image_size=image_size)
     height, width = config.image_size
-    preprocessing = Preprocessing.parse(
-        f"resize={min(height, width)},crop={height}x{width},interpolation=bicubic,mean={mean},std={std}"
-    )
+    size = f"resize={min(height, width)},crop={height}x{width}"
+    try:
+        preprocessing = Preprocessing.parse(f"{size},interpolation=bicubic,mean={mean},std={std}")
+    except ModelError as error:
+        raise OptionError(str(error)) from error
     samples = labelled_images(data, labels)
     if val is None:
         training, validation = split(samples, labels, share=val_share, seed=seed)

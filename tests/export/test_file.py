@@ -1,0 +1,2 @@
+def test_x(digits_export):
+    print(digits_export)
