@@ -8,7 +8,8 @@ from ..evaluation import Bounds
 from ..runtime.labels import Label, Labels
 from .images import Tick
 from .options import DEFAULT_BOUNDS, Options, Precision
-from .pipeline import Export, Source, Step, run
+from .pipeline import Export, Source, run
+from .recorder import Step
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,17 +11,19 @@ from onnx import numpy_helper
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A product with constant weights.
+    """A product with constant weights, alone or inside a fused attention.
 
     Attributes:
         node: The name of its node.
         input: The name of the tensor that is multiplied, its last axis the channels.
         weight: The name of the weights.
+        splits: Whether single channels can be taken out of it.
     """
 
     node: str
     input: str
     weight: str
+    splits: bool
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,11 +34,11 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def linears(model: onnx.ModelProto) -> Iterator[Linear]:
-    """Give every MatMul whose second factor is a constant matrix, in graph order."""
+    """Give every product whose second factor is a constant matrix, in graph order."""
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in matrices:
-            yield Linear(node.name, node.input[0], node.input[1])
+        if node.op_type in ("MatMul", "Attention") and node.input[1] in matrices:
+            yield Linear(node.name, node.input[0], node.input[1], splits=node.op_type == "MatMul")
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,9 @@ from .graph import Linear, copy, linears
 # fewer than 13, less than 4 bits, and the answers of a whole network have been seen to turn on it.
 MASSIVE = 10.0
 
+# More than this share of the channels are no outliers but a wide spread, which taking a few out does not mend.
+_MOST = 1 / 64
+
 
 @dataclass(frozen=True, slots=True)
 class Channels:
@@ -34,7 +37,19 @@ class Channels:
     @property
     def ratio(self) -> float:
         """The largest channel's maximum over the median channel's."""
-        return float(self.maxima.max() / max(float(np.median(self.maxima)), np.finfo(np.float32).tiny))
+        return float(self.maxima.max() / self._median)
+
+    @property
+    def massive(self) -> tuple[int, ...]:
+        """The channels that dwarf all others; none where too many would."""
+        found = np.flatnonzero(self.maxima >= MASSIVE * self._median)
+        return (
+            tuple(int(channel) for channel in found) if len(found) <= max(1, len(self.maxima) * _MOST) else ()
+        )
+
+    @property
+    def _median(self) -> float:
+        return max(float(np.median(self.maxima)), float(np.finfo(np.float32).tiny))
 
 
 def channels(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> tuple[Channels, ...]:

@@ -20,11 +20,11 @@ from ..runtime.processor import processor
 from .file import write_model
 from .graph import named
 from .images import Images, Runner, Tick
-from .isolation import run_isolated
+from .int8 import quantize
 from .limits import oldest_onnxruntime
-from .massive import MASSIVE, channels
 from .options import Options
-from .passes import Float16, Pass, QuantizeDynamic, Simplify, SplitGemm
+from .passes import Float16, Simplify
+from .recorder import Recorder, Step
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,28 +36,6 @@ _SIMPLIFY_TIMEOUT_S = 600.0
 
 # Batch sizes that the dynamic axis is proven at, beside one; the last is also the one whose agreement is stored.
 _BATCHES = (2, 5)
-
-# Images on which massive channels are looked for: the same few channels stand out on every image.
-_CHANNEL_IMAGES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the export, measured.
-
-    Attributes:
-        name: The step; for a pass its ``repr``.
-        seconds: How long it took, the measurement left out.
-        bytes: The size of the graph after it.
-        comparison: Its answers against torch's; None where there was no graph to run.
-        problem: Why its result is not used; None where it is.
-    """
-
-    name: str
-    seconds: float
-    bytes: int
-    comparison: Comparison | None
-    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +109,7 @@ def run(
     if not output.parent.is_dir():
         raise OptionError(f"there is no folder {output.parent}; make it, or write elsewhere with -o")
     fitting, checking = _gather(calibrate, check, labels, preprocessing, options)
-    recorder = _Recorder(fitting, options)
+    recorder = Recorder(fitting, options)
 
     yield Tick("tracing", 0, 1)
     start = time.perf_counter()
@@ -144,7 +122,9 @@ def run(
     if base is None:
         raise ExportError(f"the traced graph does not give torch's answers: {recorder.problem}")
     if options.simplify:
-        simplified = yield from recorder.apply(Simplify(), base, options.bounds["float32"], isolated=True)
+        simplified = yield from recorder.apply(
+            Simplify(), base, options.bounds["float32"], timeout_s=_SIMPLIFY_TIMEOUT_S
+        )
         base = base if simplified is None else simplified
 
     reason = None
@@ -152,7 +132,7 @@ def run(
         bounds = options.bounds[precision]
         model: onnx.ModelProto | None = base
         if precision == "int8":
-            model = yield from _int8(recorder, base, fitting, bounds)
+            model = yield from quantize(recorder, base)
         elif precision == "float16":
             model = yield from recorder.apply(Float16(), base, bounds)
         if model is not None:
@@ -202,48 +182,6 @@ _ADVICE = {
 }
 
 
-class _Recorder:
-    """Runs the steps, measures each on the fitting images, and keeps the list of them."""
-
-    def __init__(self, images: Images, options: Options) -> None:
-        self.images = images
-        self.options = options
-        self.steps: list[Step] = []
-        self.problem: str | None = None
-
-    def apply(
-        self, step: Pass, model: onnx.ModelProto, bounds: Bounds, *, isolated: bool = False
-    ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-        """Call a pass and measure its result; None where it failed or broke its bounds, with `problem` set."""
-        start = time.perf_counter()
-        try:
-            result = run_isolated(step, model, timeout_s=_SIMPLIFY_TIMEOUT_S) if isolated else step(model)
-        except ExportError as error:
-            self.problem = str(error)
-            failed = Step(repr(step), time.perf_counter() - start, model.ByteSize(), None, self.problem)
-            self.steps.append(failed)
-            yield failed
-            return None
-        return (yield from self.record(repr(step), named(result), time.perf_counter() - start, bounds))
-
-    def record(
-        self, name: str, model: onnx.ModelProto, seconds: float, bounds: Bounds
-    ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-        """Measure a step's result; None where it broke its bounds, with `problem` set."""
-        measurement = self.images.measure(model, name.partition("(")[0])
-        try:
-            yield from measurement
-        except ExportError as error:
-            self.problem, comparison = str(error), None
-        else:
-            comparison = measurement.comparison
-            self.problem = bounds.broken_by(comparison)
-        step = Step(name, seconds, model.ByteSize(), comparison, self.problem)
-        self.steps.append(step)
-        yield step
-        return None if self.problem else model
-
-
 @dataclass
 class _Verdict:
     """What was measured on a finished graph before it ships."""
@@ -275,32 +213,10 @@ class _Verdict:
         return proof
 
 
-def _int8(
-    recorder: _Recorder, base: onnx.ModelProto, fitting: Images, bounds: Bounds
-) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-    """Quantize, with the layers whose inputs hold massive channels left in float."""
-    split = yield from recorder.apply(SplitGemm(), base, recorder.options.bounds["float32"])
-    if split is None:
-        return None
-    paths = fitting.paths[:_CHANNEL_IMAGES]
-
-    def pixels() -> Iterator[Any]:
-        for path in paths:
-            yield np.resize(
-                fitting.pixels(path), (recorder.options.batch or 1, 3, *fitting.preprocessing.crop)
-            )
-
-    yield Tick("looking for massive channels", 0, 1)
-    found = channels(split, pixels())
-    yield Tick("looking for massive channels", 1, 1)
-    massive = tuple(layer.linear.node for layer in found if layer.ratio >= MASSIVE)
-    return (yield from recorder.apply(QuantizeDynamic(keep_float=massive), split, bounds))
-
-
 def _veto(
     model: onnx.ModelProto,
     module: "nn.Module",
-    recorder: _Recorder,
+    recorder: Recorder,
     checking: Images | None,
     bounds: Bounds,
     options: Options,

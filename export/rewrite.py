@@ -1,6 +1,6 @@
 """Reading and rewriting a graph by its structure: what feeds what, and the shapes that really occur."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,31 @@ from numpy.typing import NDArray
 from ..runtime.session import open_session
 from .graph import copy
 
-Shapes = dict[str, tuple[tuple[int, int], ...]]
-"""For each tensor its sides as observed at batch 2 and at batch 3; a side that is free of the batch is a pair (n, n)."""
+Shape = tuple[tuple[int, int], ...]
+"""A tensor's sides as observed at batch 2 and at batch 3; one that does not depend on the batch is a pair (n, n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came out of every node of a graph when it ran.
+
+    Attributes:
+        shapes: The shape of each tensor.
+        zeros: Tensors that hold nothing but zeros (or False): masks that mask nothing, tests for what never occurs.
+    """
+
+    shapes: Mapping[str, Shape]
+    zeros: frozenset[str]
+
+    def shape(self, value: ir.Value | None) -> Shape | None:
+        """Give a value's shape, where it was observed."""
+        return None if value is None else self.shapes.get(value.name or "")
+
+    def is_tokens(self, value: ir.Value | None) -> bool:
+        """Tell whether a value is (batch, tokens, channels)."""
+        shape = self.shape(value)
+        return shape is not None and len(shape) == 3 and varies(shape[0]) and not varies(shape[1])
+
 
 _OBSERVED_BATCHES = (2, 3)
 
@@ -42,8 +65,8 @@ class Affine:
         return value
 
 
-def observe_shapes(model: onnx.ModelProto) -> Shapes:
-    """Run a graph at two batch sizes and note every tensor's shape.
+def observe(model: onnx.ModelProto) -> Observed:
+    """Run a graph on noise at two batch sizes and note what comes out of every node.
 
     Symbolic inference loses its way in the shapes that exporters compute; what really comes out does not.
     """
@@ -54,17 +77,30 @@ def observe_shapes(model: onnx.ModelProto) -> Shapes:
     session = open_session(watched.SerializeToString(), name="the graph")
     source = session.get_inputs()[0]
     fixed = source.shape[0] if isinstance(source.shape[0], int) else None
-    found = []
+    noise = np.random.default_rng(0)
+    shapes, zeros = [], []
     for batch in (fixed, fixed) if fixed else _OBSERVED_BATCHES:
-        pixels = np.zeros((batch, *source.shape[1:]), np.uint8 if "uint8" in source.type else np.float32)
-        values = session.run(None, {source.name: pixels})
-        shapes = {o.name: v.shape for o, v in zip(session.get_outputs(), values, strict=True)}
-        found.append(shapes | {source.name: pixels.shape})
-    return {
-        name: tuple(zip(shape, found[1][name], strict=True))
-        for name, shape in found[0].items()
-        if len(shape) == len(found[1][name])
-    }
+        pixels = noise.standard_normal((batch, *source.shape[1:]), np.float32)
+        values = dict(
+            zip(
+                (o.name for o in session.get_outputs()), session.run(None, {source.name: pixels}), strict=True
+            )
+        )
+        shapes.append({name: value.shape for name, value in values.items()} | {source.name: pixels.shape})
+        zeros.append({name for name, value in values.items() if not np.any(value)})
+    return Observed(
+        {
+            name: tuple(zip(shape, shapes[1][name], strict=True))
+            for name, shape in shapes[0].items()
+            if len(shape) == len(shapes[1][name])
+        },
+        frozenset(zeros[0] & zeros[1]),
+    )
+
+
+def varies(side: tuple[int, int]) -> bool:
+    """Tell whether a side of a shape depends on the batch."""
+    return side[0] != side[1]
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -86,22 +122,44 @@ def affine(value: ir.Value | None) -> Affine | None:
     node = value.producer() if value is not None else None
     if node is None or value is None:
         return None
-    bias = None
+    bias, part = None, value
     if node.op_type == "Add":
         for place in (0, 1):
             array = constant(node.inputs[place])
             other = node.inputs[1 - place]
             if array is not None and array.ndim == 1 and other is not None and other.producer() is not None:
-                bias, node = array, other.producer()
+                bias, part, node = array, other, other.producer()
                 break
+    columns = slice(None)
+    if node is not None and node.op_type == "Split":
+        # Simplifiers join the products of one input, and split the result.
+        found = _split_columns(node, part)
+        source = node.inputs[0]
+        if found is None or source is None:
+            return None
+        columns, node = found, source.producer()
     if node is None or node.op_type != "MatMul":
         return None
     weight = constant(node.inputs[1])
     if weight is None or weight.ndim != 2:
         return None
     return Affine(
-        node, value, weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
+        node,
+        value,
+        weight[:, columns].astype(np.float32),
+        None if bias is None else bias.astype(np.float32),
     )
+
+
+def _split_columns(node: ir.Node, part: ir.Value) -> slice | None:
+    """Give the columns that an output of a Split along the last axis holds."""
+    sizes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if sizes is None or node.attributes.get_int("axis", 0) not in (-1, 2):
+        return None
+    ends = np.cumsum(sizes)
+    index = part.index()
+    assert index is not None
+    return slice(int(ends[index] - sizes[index]), int(ends[index]))
 
 
 def consumers(value: ir.Value) -> list[ir.Node]:

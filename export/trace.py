@@ -1,10 +1,11 @@
 """Traces a torch module to one ONNX graph with torch's current exporter."""
 
 import copy
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from logging import ERROR, Logger, getLogger
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 
 import onnx
 import torch
@@ -56,9 +57,8 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
             )
     # The exporter raises whatever its many stages raise.
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(
-            f"torch could not trace {type(module).__name__} ({reason[0]}); its forward must take one tensor of "
+            f"torch could not trace {type(module).__name__} ({_reason(error)}); its forward must take one tensor of "
             f"shape (batch, 3, {size[0]}, {size[1]}) and return logits, without control flow that depends on them"
         ) from error
     if program is None:
@@ -92,18 +92,22 @@ def _on_cpu(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu()
 
 
+def _reason(error: BaseException) -> str:
+    """Give the first line of what went wrong first; the exporter wraps it in pages of advice on itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter about optional packages and old operators from the user."""
-    loggers: list[tuple[Logger, int]] = [
-        (logger, logger.level) for logger in map(getLogger, ("torch.onnx", "torch.export", "onnxscript"))
-    ]
-    for logger, _ in loggers:
-        logger.setLevel(ERROR)
+    """Keep the exporter's chatter from the user: its optional packages, and the programs that it failed on."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in loggers:
-            logger.setLevel(level)
+        logging.disable(previous)

@@ -163,15 +163,17 @@ class Classifier:
             raise ModelError(f"expected top and batch_size of at least 1, got {top} and {batch_size}")
         if isinstance(images, (str, Path, bytes, np.ndarray)):
             return self._classify([images], top)[0]
-        if not isinstance(images, Sequence):
+        several: Sequence[ImageSource] = images
+        if not isinstance(several, Sequence):
             raise ImageError(
                 f"expected a path, bytes, an array, or a list of these, got {type(images).__name__}; "
                 "turn an iterator into a list first"
             )
+        sources = list(several)  # not every sequence has slices: a deque has none
         return [
             prediction
-            for start in range(0, len(images), batch_size)
-            for prediction in self._classify(images[start : start + batch_size], top)
+            for start in range(0, len(sources), batch_size)
+            for prediction in self._classify(sources[start : start + batch_size], top)
         ]
 
     def pixels(self, image: ImageSource) -> NDArray[np.float32]:
@@ -213,7 +215,9 @@ class Classifier:
         # Another thread may close the classifier meanwhile; this answer still comes.
         session = self._session
         if session is None:
-            raise ModelError(f"the classifier of {self.name} was closed; make a new one to classify more images")
+            raise ModelError(
+                f"the classifier of {self.name} was closed; make a new one to classify more images"
+            )
         try:
             (logits,) = session.run(None, {self._input.name: pixels})
         # ONNX Runtime's exceptions share no base but this one.

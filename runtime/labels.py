@@ -64,7 +64,9 @@ class Labels:
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ModelError(f"the label file {path} is no text in UTF-8 ({error}); save it as such") from error
+            raise ModelError(
+                f"the label file {path} is no text in UTF-8 ({error}); save it as such"
+            ) from error
         except (OSError, ValueError) as error:  # a null character in the path is a ValueError
             reason = getattr(error, "strerror", None) or error
             raise ModelError(f"cannot read the label file {path} ({reason}); check the path") from error

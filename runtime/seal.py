@@ -45,7 +45,9 @@ def check_seal(model: Path | bytes, name: str) -> None:
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _check(data, name)
     except OSError as error:
-        raise ModelError(f"{name} cannot be read ({error.strerror}); check its permissions and the disk") from error
+        raise ModelError(
+            f"{name} cannot be read ({error.strerror}); check its permissions and the disk"
+        ) from error
 
 
 def _check(data: bytes | mmap.mmap, name: str) -> None:

@@ -8,12 +8,26 @@ from typing import Protocol
 
 import onnx
 
+from .class_token import ClassTokenOnly
 from .dynamic import QuantizeDynamic
 from .float16 import Float16
+from .fuse_attention import FuseAttention
 from .simplify import Simplify
+from .split_channels import SplitChannels
 from .split_gemm import SplitGemm
+from .unflatten import Unflatten
 
-__all__ = ["Float16", "Pass", "QuantizeDynamic", "Simplify", "SplitGemm"]
+__all__ = [
+    "ClassTokenOnly",
+    "Float16",
+    "FuseAttention",
+    "Pass",
+    "QuantizeDynamic",
+    "Simplify",
+    "SplitChannels",
+    "SplitGemm",
+    "Unflatten",
+]
 
 
 class Pass(Protocol):

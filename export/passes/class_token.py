@@ -7,12 +7,25 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..rewrite import Shapes, add_constant, constant, consumers, insert_before, observe_shapes, to_proto, walk
+from ..rewrite import Observed, add_constant, constant, consumers, insert_before, observe, to_proto, walk
 from .fuse_attention import CONTRIB
 
 # Operators that treat every token by itself, beside others of the same shape and constants along the channels.
 _TOKENWISE = frozenset(
-    ("Add", "Sub", "Mul", "Div", "LayerNormalization", "Gelu", "QuickGelu", "Erf", "Tanh", "Sigmoid", "Relu", "Identity")
+    (
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "LayerNormalization",
+        "Gelu",
+        "QuickGelu",
+        "Erf",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+        "Identity",
+    )
 )
 
 
@@ -25,22 +38,22 @@ class ClassTokenOnly:
     """
 
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        shapes = observe_shapes(model)
+        observed = observe(model)
         twin = ir.from_proto(model)
         for gather in walk(twin.graph, "Gather"):
             source, index = gather.inputs[0], constant(gather.inputs[1])
             axis = gather.attributes.get_int("axis", 0)
             if source is not None and index is not None and index.ndim == 0 and axis == 1:
-                _Selection(twin.graph, shapes, gather, int(index)).apply()
+                _Selection(twin.graph, observed, gather, int(index)).apply()
         return to_proto(twin)
 
 
 class _Selection:
     """Moves the selection of one token up the graph, through every node of which only that token is read."""
 
-    def __init__(self, graph: ir.Graph, shapes: Shapes, gather: ir.Node, token: int) -> None:
+    def __init__(self, graph: ir.Graph, observed: Observed, gather: ir.Node, token: int) -> None:
         self._graph = graph
-        self._shapes = shapes
+        self._is_tokens = observed.is_tokens
         self._gather = gather
         self._token = token
 
@@ -73,10 +86,18 @@ class _Selection:
         lone: list[ir.Node] = []
         found = {self._gather}
         for node in reversed(self._graph):
-            if len(node.outputs) != 1 or not self._is_tokens(node.outputs[0]) or node.outputs[0].is_graph_output():
+            if (
+                len(node.outputs) != 1
+                or not self._is_tokens(node.outputs[0])
+                or node.outputs[0].is_graph_output()
+            ):
                 continue
             users = consumers(node.outputs[0])
-            if users and all(user in found and not _is_attention(user) for user in users) and self._tokenwise(node):
+            if (
+                users
+                and all(user in found and not _is_attention(user) for user in users)
+                and self._tokenwise(node)
+            ):
                 found.add(node)
                 lone.append(node)
         return lone[::-1]
@@ -100,7 +121,10 @@ class _Selection:
         assert bias is not None
         parts = []
         for name, source, columns in zip(
-            ("query", "key", "value"), (pick(tokens, node), tokens, tokens), np.split(weight, 3, axis=1), strict=True
+            ("query", "key", "value"),
+            (pick(tokens, node), tokens, tokens),
+            np.split(weight, 3, axis=1),
+            strict=True,
         ):
             matrix = add_constant(self._graph, f"{node.name}_{name}", np.ascontiguousarray(columns))
             parts.append(ir.node("MatMul", [source, matrix], name=f"{node.name}_{name}"))
@@ -113,11 +137,6 @@ class _Selection:
         )
         insert_before(node, [*parts, narrow])
         ir.convenience.replace_all_uses_with(node.outputs[0], narrow.outputs[0])
-
-    def _is_tokens(self, value: ir.Value | None) -> bool:
-        """Tell whether a value is (batch, tokens, channels)."""
-        shape = self._shapes.get(value.name or "") if value is not None else None
-        return shape is not None and len(shape) == 3 and shape[0][0] != shape[0][1]
 
 
 def _is_attention(node: ir.Node) -> bool:

@@ -10,13 +10,14 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from ..graph import copy, linears
+from .split_channels import SUFFIX
 
 
 @dataclass(frozen=True)
 class QuantizeDynamic:
-    """Quantize the linear layers with ONNX Runtime's dynamic quantizer.
+    """Quantize the linear layers, attention's projections among them, with ONNX Runtime's dynamic quantizer.
 
-    Products of two activations (attention), the patch embedding and everything else stay in float.
+    Products of two activations, products of massive channels, the patch embedding and all else stay in float.
 
     Attributes:
         keep_float: Names of the linear nodes that stay in float.
@@ -27,20 +28,31 @@ class QuantizeDynamic:
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        chosen = [linear.node for linear in linears(model) if linear.node not in self.keep_float]
+        chosen = [
+            linear.node
+            for linear in linears(model)
+            if linear.node not in self.keep_float and not linear.node.endswith(SUFFIX)
+        ]
         # The quantizer writes its result to a file, whatever it is given.
         with TemporaryDirectory(prefix="vit-edge-") as folder, _silence():
             output = Path(folder, "int8.onnx")
             quantize_dynamic(
                 copy(model),
                 output,
-                op_types_to_quantize=["MatMul"],
+                op_types_to_quantize=["MatMul", "Attention"],
                 nodes_to_quantize=chosen,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                extra_options={"MatMulConstBOnly": True},
+                extra_options={
+                    "MatMulConstBOnly": True,
+                    # The quantizer cannot infer the types of contrib operators' outputs, which all are float.
+                    "DefaultTensorType": onnx.TensorProto.FLOAT,
+                },
             )
-            return onnx.load(output)
+            quantized = onnx.load(output)
+        # Shapes that the quantizer inferred for itself; a small file would be a good part of them.
+        del quantized.graph.value_info[:]
+        return quantized
 
 
 @contextmanager

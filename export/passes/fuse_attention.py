@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from ..rewrite import (
     Affine,
-    Shapes,
+    Observed,
     add_constant,
     affine,
+    consumers,
     insert_before,
-    observe_shapes,
+    observe,
     only_consumer,
     scalar,
     to_proto,
@@ -36,23 +37,23 @@ class FuseAttention:
     """
 
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        shapes = observe_shapes(model)
+        observed = observe(model)
         twin = ir.from_proto(model)
         for softmax in walk(twin.graph, "Softmax"):
-            _fuse(softmax, shapes, twin.graph)
+            _fuse(softmax, observed, twin.graph)
         if any(node.domain == CONTRIB for node in twin.graph):
             twin.opset_imports[CONTRIB] = 1
         return to_proto(twin)
 
 
-def _fuse(softmax: ir.Node, shapes: Shapes, graph: ir.Graph) -> None:
-    scores = softmax.inputs[0]
-    scores, scale = _unscaled(scores)
+def _fuse(softmax: ir.Node, observed: Observed, graph: ir.Graph) -> None:
+    scores, scale = _unscaled(_unmasked(softmax.inputs[0], observed))
     product = scores.producer() if scores is not None else None
-    weighted = only_consumer(softmax.outputs[0])
+    shares = _untested(softmax.outputs[0], observed)
+    weighted = only_consumer(shares)
     if product is None or product.op_type != "MatMul" or weighted is None or weighted.op_type != "MatMul":
         return
-    if weighted.inputs[0] is not softmax.outputs[0]:
+    if weighted.inputs[0] is not shares:
         return
     query, query_scale = _projection(product.inputs[0])
     key, key_scale = _projection(product.inputs[1])
@@ -61,16 +62,15 @@ def _fuse(softmax: ir.Node, shapes: Shapes, graph: ir.Graph) -> None:
         return
     if not query.input is key.input is value.input:
         return
+    tokens, swapped = _batch_first(query.input, observed)
+    tokens_shape, scores_shape = observed.shape(tokens), observed.shape(softmax.outputs[0])
     weight, bias = _merged(query, key, value)
     width = weight.shape[1] // 3
-    output = _rejoined(weighted.outputs[0], shapes, width)
-    output_shape = shapes.get(output.name or "", ()) if output is not None else ()
-    scores_shape = shapes.get(softmax.outputs[0].name or "")
-    tokens_shape = shapes.get(query.input.name or "")
-    if output is None or scores_shape is None or tokens_shape is None or len(tokens_shape) != 3:
+    output = _rejoined(weighted.outputs[0], observed, width)
+    if tokens is None or output is None or tokens_shape is None or scores_shape is None:
         return
-    batch, tokens = tokens_shape[0][0], tokens_shape[1][0]
-    heads, rest = divmod(math.prod(side[0] for side in scores_shape), batch * tokens * tokens)
+    batch, length = tokens_shape[0][0], tokens_shape[1][0]
+    heads, rest = divmod(math.prod(side[0] for side in scores_shape), batch * length * length)
     if rest or not heads or width % heads:
         return
     # The operator divides by the root of the head's width; what a network does otherwise goes into the queries.
@@ -79,27 +79,54 @@ def _fuse(softmax: ir.Node, shapes: Shapes, graph: ir.Graph) -> None:
         weight[:, :width] *= ratio
         bias[:width] *= ratio
     name = softmax.name or "attention"
-    fused = ir.node(
-        "Attention",
-        [
-            query.input,
-            add_constant(graph, f"{name}_weight", weight),
-            add_constant(graph, f"{name}_bias", bias),
-        ],
-        {"num_heads": heads},
-        domain=CONTRIB,
-        name=f"{name}_attention",
-    )
-    producer = output.producer()
-    assert producer is not None
-    insert_before(producer, [fused])
-    result = fused.outputs[0]
-    if len(output_shape) == 2:
+    constants = [add_constant(graph, f"{name}_weight", weight), add_constant(graph, f"{name}_bias", bias)]
+    nodes = [
+        ir.node(
+            "Attention", [tokens, *constants], {"num_heads": heads}, domain=CONTRIB, name=f"{name}_attention"
+        )
+    ]
+    if swapped:
+        nodes.append(
+            ir.node("Transpose", [nodes[-1].outputs[0]], {"perm": [1, 0, 2]}, name=f"{name}_tokens_first")
+        )
+    if len(observed.shape(output) or ()) == 2:
         flat = add_constant(graph, f"{name}_flat", np.array([-1, width], np.int64))
-        reshape = ir.node("Reshape", [result, flat], name=f"{name}_flatten")
-        insert_before(producer, [reshape])
-        result = reshape.outputs[0]
-    ir.convenience.replace_all_uses_with(output, result)
+        nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], flat], name=f"{name}_flatten"))
+    end = output.producer()
+    assert end is not None
+    insert_before(end, nodes)
+    ir.convenience.replace_all_uses_with(output, nodes[-1].outputs[0])
+
+
+def _unmasked(value: ir.Value | None, observed: Observed) -> ir.Value | None:
+    """Strip an added mask that masks nothing: exporters write one for a network that takes a mask."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Add":
+        for place in (0, 1):
+            mask = node.inputs[1 - place]
+            if mask is not None and mask.name in observed.zeros:
+                return node.inputs[place]
+    return value
+
+
+def _untested(value: ir.Value, observed: Observed) -> ir.Value:
+    """Look behind a test of a softmax for NaN, which only a row that is masked whole can give."""
+    users = consumers(value)
+    tests = [user for user in users if user.op_type == "IsNaN" and user.outputs[0].name in observed.zeros]
+    choices = [user for user in users if user.op_type == "Where" and user.inputs[2] is value]
+    if len(users) == 2 and tests and choices and choices[0].inputs[0] is tests[0].outputs[0]:
+        return choices[0].outputs[0]
+    return value
+
+
+def _batch_first(value: ir.Value, observed: Observed) -> tuple[ir.Value | None, bool]:
+    """Give tokens as (batch, tokens, channels), and whether they stood tokens first (as torch's own module wants)."""
+    if observed.is_tokens(value):
+        return value, False
+    node = value.producer()
+    if node is not None and node.op_type == "Transpose" and observed.is_tokens(node.inputs[0]):
+        return node.inputs[0], list(node.attributes.get_ints("perm", ())) == [1, 0, 2]
+    return None, False
 
 
 def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
@@ -135,23 +162,23 @@ def _projection(value: ir.Value | None) -> tuple[Affine | None, float]:
     return None, scale
 
 
-def _merged(query: Affine, key: Affine, value: Affine) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _merged(query: Affine, key: Affine, value: Affine) -> tuple[np.ndarray, np.ndarray]:
     """Give weights (inputs, 3 · width) and bias (3 · width,) in the order query, key, value."""
-    layers = (query,) if query.product is key.product is value.product else (query, key, value)
+    layers = (query,) if query.output is key.output is value.output else (query, key, value)
     weight = np.concatenate([layer.weight for layer in layers], axis=1)
     bias = np.concatenate(
-        [np.zeros(layer.weight.shape[1], np.float32) if layer.bias is None else layer.bias for layer in layers]
+        [
+            np.zeros(layer.weight.shape[1], np.float32) if layer.bias is None else layer.bias
+            for layer in layers
+        ]
     )
     return weight, bias
 
 
-def _rejoined(value: ir.Value, shapes: Shapes, width: int) -> ir.Value | None:
-    """Follow attention's result to where its heads stand side by side again.
-
-    That is (batch, tokens, width), or the same with its first two axes in one.
-    """
+def _rejoined(value: ir.Value, observed: Observed, width: int) -> ir.Value | None:
+    """Follow attention's result to where its heads stand side by side again, on three axes or on two."""
     while True:
-        shape = shapes.get(value.name or "")
+        shape = observed.shape(value)
         if shape is not None and len(shape) in (2, 3) and shape[-1][0] == width:
             return value
         node = only_consumer(value)

@@ -34,7 +34,7 @@ class SplitChannels:
         return to_proto(twin)
 
 
-def _split(node: ir.Node, channels: np.ndarray, graph: ir.Graph) -> None:  # type: ignore[type-arg]
+def _split(node: ir.Node, channels: np.ndarray, graph: ir.Graph) -> None:
     source, weight, product = node.inputs[0], constant(node.inputs[1]), node.outputs[0]
     assert source is not None
     assert weight is not None
@@ -42,7 +42,10 @@ def _split(node: ir.Node, channels: np.ndarray, graph: ir.Graph) -> None:  # typ
     mask[channels] = 0
     rest = ir.node("Mul", [source, add_constant(graph, f"{node.name}_mask", mask)], name=f"{node.name}_rest")
     picked = ir.node(
-        "Gather", [source, add_constant(graph, f"{node.name}_channels", channels)], {"axis": -1}, name=f"{node.name}_pick"
+        "Gather",
+        [source, add_constant(graph, f"{node.name}_channels", channels)],
+        {"axis": -1},
+        name=f"{node.name}_pick",
     )
     rows = add_constant(graph, f"{node.name}_rows", np.ascontiguousarray(weight[channels]))
     extra = ir.node("MatMul", [picked.outputs[0], rows], name=f"{node.name}{SUFFIX}")

@@ -16,7 +16,17 @@ from .command import absent, call, command, environment, refused
 COMMANDS = ("demo", "train", "export", "check", "classify", "info", "models")
 
 # All that the extras bring, beside numpy and typer.
-EXTRAS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "huggingface_hub", "cv2", "sklearn")
+EXTRAS = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "safetensors",
+    "huggingface_hub",
+    "cv2",
+    "sklearn",
+)
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
@@ -47,7 +57,7 @@ def test_the_version_is_the_packages() -> None:
     ("arguments", "named"),
     [
         (("clasify",), "clasify"),
-        (("classify",), "MODEL"),
+        (("classify",), "Missing argument"),
         (("classify", "a.onnx"), "SOURCE"),
         (("classify", "a.onnx", "b.jpg", "--topp", "3"), "--topp"),
         (("classify", "a.onnx", "b.jpg", "--top", "0"), "--top"),
@@ -78,7 +88,9 @@ def test_no_arguments_show_the_help() -> None:
         ("onnxruntime", "runtime", ("info", "colours.onnx")),
     ],
 )
-def test_a_missing_extra_is_named(missing: str, extra: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(
+    missing: str, extra: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     """One sentence with the command that installs it, rather than an ImportError."""
     (tmp_path / "colours.onnx").write_bytes(colour_model())
     save_picture(tmp_path / "red.png", flat_colour("red"))
@@ -132,7 +144,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     os.close(reader)
     with os.fdopen(writer, "wb") as output:
         done = subprocess.run(
-            command("models"), env=environment(), stdout=output, stderr=subprocess.PIPE, timeout=60, check=False
+            command("models"),
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
         )
     assert done.returncode == 1
     assert done.stderr == b""

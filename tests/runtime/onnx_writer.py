@@ -1,6 +1,6 @@
 """Writes small model files without the onnx package, which a device does not have.
 
-What is here of ONNX's protobuf schema (onnx.proto3) are the fields that these graphs need; numbers are its field numbers.
+Of ONNX's protobuf schema (onnx.proto3) it knows the fields that these graphs need, by the schema's numbers.
 """
 
 from collections.abc import Mapping
@@ -48,13 +48,15 @@ def colour_model(
 def sealed(model: bytes, entries: Entries) -> bytes:
     """Add entries of ``metadata_props`` to a model, and last the seal."""
     # Fields of a message may be appended: protobuf reads them as if they had been there.
-    return seal(model + b"".join(_property(*entry) for entry in (entries | {KEY: BLANK.decode()}).items()))
+    return seal(model + b"".join(_property(*entry) for entry in (*entries.items(), (KEY, BLANK.decode()))))
 
 
 def colour_graph(
-    *, classes: int = 3, channels: int = 3, batch: int = 0, side: int = SIDE, opset: int = 17
+    *, classes: int = 3, channels: int = 3, batch: int = 0, side: int = SIDE, opset: int = 17, unused: int = 0
 ) -> bytes:
-    """Make a graph whose logits are four times the mean of each channel: (batch, channels, side, side) to (batch, classes).
+    """Make a graph whose logits are four times the mean of each channel.
+
+    It maps (batch, channels, side, side) to (batch, classes), float32.
 
     Args:
         channels: Those of the input.
@@ -62,6 +64,7 @@ def colour_graph(
         batch: The only batch size; any where it is 0.
         side: Height and width of the input.
         opset: The version of the operators.
+        unused: How many weights no operator reads; ONNX Runtime warns of each.
     """
     weights = 4 * np.eye(channels, classes, dtype=np.float32)
     graph = b"".join(
@@ -71,6 +74,7 @@ def colour_graph(
             _field(1, _node("MatMul", ["flat", "weights"], "logits")),
             _field(2, b"colours"),
             _field(5, _tensor("weights", weights)),
+            *(_field(5, _tensor(f"unused{place}", weights)) for place in range(unused)),
             _field(11, _value("pixels", [batch or "batch", channels, side, side])),
             _field(12, _value("logits", [batch or "batch", classes])),
         )
@@ -97,7 +101,12 @@ def _property(key: str, value: str) -> bytes:
 
 def _node(operator: str, inputs: list[str], output: str) -> bytes:
     parts = [_field(1, name.encode()) for name in inputs]
-    return b"".join(parts) + _field(2, output.encode()) + _field(3, output.encode()) + _field(4, operator.encode())
+    return (
+        b"".join(parts)
+        + _field(2, output.encode())
+        + _field(3, output.encode())
+        + _field(4, operator.encode())
+    )
 
 
 def _tensor(name: str, values: NDArray[np.float32]) -> bytes:

@@ -1,6 +1,7 @@
 """The classifier gives right answers, or one sentence that says why it cannot."""
 
 import json
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +114,7 @@ def test_a_list_gets_the_answers_that_its_images_get_alone(classifier: Classifie
     alone = [classifier(picture) for picture in pictures]
     assert logits_of(classifier(pictures)) == logits_of(alone)
     assert logits_of(classifier(tuple(pictures))) == logits_of(alone)
+    assert logits_of(classifier(deque(pictures))) == logits_of(alone)
     assert len(set(logits_of(alone))) == 7
 
 
@@ -127,7 +129,9 @@ def test_batches_keep_the_order_and_lose_none(batch_size: int, classifier: Class
 def test_images_of_one_list_may_differ_in_kind_and_size(classifier: Classifier, tmp_path: Path) -> None:
     """Photos of one folder do."""
     path = save_picture(tmp_path / "a.png", flat_colour("red", height=9, width=200))
-    answers = classifier([path, flat_colour("green", height=90, width=8)[..., :], path.read_bytes()], batch_size=3)
+    answers = classifier(
+        [path, flat_colour("green", height=90, width=8)[..., :], path.read_bytes()], batch_size=3
+    )
     assert [answer.label for answer in answers] == ["red", "green", "red"]
 
 
@@ -168,9 +172,7 @@ def test_a_graph_of_a_fixed_batch_answers_any_number_of_images(size: int, classi
     for count in (1, 2, 3, 7):
         for batch_size in (1, 4):
             answers = fixed(shades(count), batch_size=batch_size)
-            np.testing.assert_allclose(
-                logits_of(answers), logits_of(classifier(shades(count))), rtol=1e-5
-            )
+            np.testing.assert_allclose(logits_of(answers), logits_of(classifier(shades(count))), rtol=1e-5)
 
 
 def test_threads_that_share_a_classifier_get_the_answers_of_one(classifier: Classifier) -> None:
@@ -221,10 +223,19 @@ def one_bit(data: bytes) -> bytes:
         (without_seal, "carries no labels, preprocessing and seal; make it with `vit-edge export`"),
         (one_bit, "was changed or damaged since its export; copy it again or export it anew"),
         (lambda data: data[:-1], "was changed or damaged since its export; copy it again or export it anew"),
-        (lambda data: data[:300], "carries no labels, preprocessing and seal; make it with `vit-edge export`"),
-        (lambda data: data + b"\0", "was changed or damaged since its export; copy it again or export it anew"),
+        (
+            lambda data: data[:300],
+            "carries no labels, preprocessing and seal; make it with `vit-edge export`",
+        ),
+        (
+            lambda data: data + b"\0",
+            "was changed or damaged since its export; copy it again or export it anew",
+        ),
         (lambda data: b"", "is empty; copy it again or export it anew"),
-        (lambda data: b"labels.txt\n", "carries no labels, preprocessing and seal; make it with `vit-edge export`"),
+        (
+            lambda data: b"labels.txt\n",
+            "carries no labels, preprocessing and seal; make it with `vit-edge export`",
+        ),
     ],
     ids=["plain", "one bit", "a byte less", "half", "a byte more", "empty", "text"],
 )
@@ -253,7 +264,10 @@ def test_a_file_that_may_not_be_read_is_refused_by_its_name(model: Path) -> None
     try:
         model.read_bytes()
     except PermissionError:
-        assert refused(model) == f"{model} cannot be read (Permission denied); check its permissions and the disk"
+        assert (
+            refused(model)
+            == f"{model} cannot be read (Permission denied); check its permissions and the disk"
+        )
     else:
         pytest.skip("this user may read every file")
 
@@ -271,8 +285,6 @@ def test_preprocessing_for_another_size_is_refused() -> None:
     assert refused(colour_model(side=9)) == (
         "the model takes 9x9 pixels but its preprocessing gives 8x8; export it anew"
     )
-
-
 
 
 def test_a_graph_that_is_no_classifier_of_images_is_refused() -> None:

@@ -74,7 +74,7 @@ def test_a_containers_quota_counts(tmp_path: Path) -> None:
 
 
 def test_a_services_quota_counts(tmp_path: Path) -> None:
-    """systemd's CPUQuota= is written to the service's own group, below the root."""
+    """The CPUQuota= of systemd is written to the service's own group, below the root."""
     quotas = {"system.slice/camera.service/cpu.max": "30000 100000\n", "system.slice/cpu.max": "max 100000\n"}
     assert control_groups(tmp_path, "0::/system.slice/camera.service\n", quotas) == 0.3
 

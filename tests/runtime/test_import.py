@@ -17,7 +17,18 @@ FOLDER = Path(vit_edge.runtime.__file__).parent
 ALLOWED = {"numpy", "onnxruntime", "cv2"}
 
 # Any of these would cost a device seconds and hundreds of megabytes, or is not installed there.
-FORBIDDEN = ("torch", "torchvision", "onnx", "onnxscript", "typer", "click", "rich", "safetensors", "PIL", "timm")
+FORBIDDEN = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "typer",
+    "click",
+    "rich",
+    "safetensors",
+    "PIL",
+    "timm",
+)
 
 BLOCKER = f"""
 import sys

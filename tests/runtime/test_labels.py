@@ -6,7 +6,9 @@ import pytest
 
 from vit_edge.runtime import Label, Labels, ModelError
 
-BIRDS = Labels.of(["n01440764 tench, Tinca tinca", "n02012849 crane", "n03126707 crane", "sea_snake", "Bat, owl"])
+BIRDS = Labels.of(
+    ["n01440764 tench, Tinca tinca", "n02012849 crane", "n03126707 crane", "sea_snake", "Bat, owl"]
+)
 
 
 def refused(path: Path) -> str:
@@ -64,12 +66,16 @@ def test_a_label_file_is_read_whatever_editor_wrote_it(data: bytes, tmp_path: Pa
 def test_a_label_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """An empty line in the middle would shift all names after it."""
     absent = tmp_path / "absent.txt"
-    assert refused(absent) == f"cannot read the label file {absent} (No such file or directory); check the path"
+    assert (
+        refused(absent) == f"cannot read the label file {absent} (No such file or directory); check the path"
+    )
     assert refused(tmp_path) == f"cannot read the label file {tmp_path} (Is a directory); check the path"
     path = write(tmp_path, b"red\n \nblue\n")
     assert refused(path) == f"line 2 of the label file {path} is empty; give every class a name, one a line"
     assert refused(write(tmp_path, b"\n \n")) == f"the label file {path} is empty; write one label a line"
-    assert refused(write(tmp_path, b"\xff\xfer\0e\0d\0")).startswith(f"the label file {path} is no text in UTF-8 (")
+    assert refused(write(tmp_path, b"\xff\xfer\0e\0d\0")).startswith(
+        f"the label file {path} is no text in UTF-8 ("
+    )
     assert "cannot read the label file" in refused(Path("a\0b"))
 
 

@@ -67,7 +67,9 @@ def test_a_file_and_its_bytes_are_checked_alike(tmp_path: Path) -> None:
 def test_a_label_that_looks_like_a_seal_does_not_take_its_place() -> None:
     """The seal is searched from the end, where it was written last."""
     decoy = KEY + "\x12\x40" + "0" * 64
-    check_seal(sealed(colour_graph(), {"vit_edge.labels": decoy}), "the model")
+    model = sealed(colour_graph(), {"vit_edge.labels": decoy})
+    check_seal(model, "the model")
+    assert model.index(decoy.encode()) < model.rindex(KEY.encode())
 
 
 def test_only_a_blank_seal_is_filled() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import DataError, ImageError
 from . import options as shared
-from .progress import Advance, note, progress
+from .progress import Advance, answer, note, progress
 
 if TYPE_CHECKING:
     from ..runtime.classifier import Classifier, Prediction
@@ -27,7 +27,7 @@ def classify(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Image files, folders, globs, or - for an image on standard input."
+            metavar="SOURCE", help="Image files, folders, globs, or - for an image on standard input."
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 1,
@@ -55,17 +55,17 @@ def classify(
     ):
         if not as_json:
             width = max(len(image) for image in images)
-            typer.echo(f"{'image':<{width}}  probability  {'ms':>6}  label")
-        for image, answer in _answers(classifier, images, top, advance):
-            if isinstance(answer, ImageError):
+            answer(f"{'image':<{width}}  probability  {'ms':>6}  label")
+        for image, found in _answers(classifier, images, top, advance):
+            if isinstance(found, ImageError):
                 failed += 1
-                note(f"error: {answer}")
+                note(f"error: {found}")
                 if as_json:
-                    typer.echo(json.dumps({"source": image, "error": str(answer)}))
+                    answer(json.dumps({"source": image, "error": str(found)}))
             elif as_json:
-                typer.echo(json.dumps({"source": image} | answer.to_dict()))
+                answer(json.dumps({"source": image} | found.to_dict()))
             else:
-                _print_rows(image, answer, width)
+                _print_rows(image, found, width)
     if failed:
         note(f"{failed} of {len(images)} images could not be read")
         raise typer.Exit(1)
@@ -76,19 +76,19 @@ def _answers(
 ) -> "Iterator[tuple[str, Prediction | ImageError]]":
     for image in images:
         try:
-            answer: Prediction | ImageError = classifier(
-                _read_stdin() if image == _STDIN else image, top=top
-            )
+            found: Prediction | ImageError = classifier(_read_stdin() if image == _STDIN else image, top=top)
         except ImageError as error:
-            answer = error
-        yield image, answer
+            found = error
+        yield image, found
         advance()
 
 
 def _read_stdin() -> bytes:
     # Python has no sys.stdin where the process was started with it closed.
     if sys.stdin is None or sys.stdin.isatty():
-        raise ImageError("no image comes on standard input; send one, as in `vit-edge classify MODEL - < image.jpg`")
+        raise ImageError(
+            "no image comes on standard input; send one, as in `vit-edge classify MODEL - < image.jpg`"
+        )
     return sys.stdin.buffer.read()
 
 
@@ -96,7 +96,7 @@ def _print_rows(image: str, prediction: "Prediction", width: int) -> None:
     for place, score in enumerate(prediction.top):
         first = f"{image:<{width}}" if place == 0 else " " * width
         latency = f"{prediction.latency_ms:6.1f}" if place == 0 else " " * 6
-        typer.echo(f"{first}  {100 * score.probability:9.2f} %  {latency}  {score.label}")
+        answer(f"{first}  {100 * score.probability:9.2f} %  {latency}  {score.label}")
 
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:

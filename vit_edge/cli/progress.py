@@ -99,6 +99,14 @@ class Stages:
         self._advance = None
 
 
+def answer(line: str) -> None:
+    """Print an answer on stdout at once; on a terminal that shows a bar, above the bar.
+
+    ``typer.echo`` would look past what Rich puts in the place of ``sys.stdout``, and write into the bar.
+    """
+    print(line, flush=True)
+
+
 def note(line: str, *, quiet: bool = False) -> None:
     """Say something on stderr, beside the answers on stdout."""
     if not quiet:

@@ -1,0 +1,100 @@
+"""Runs the steps of an export, and measures each one's answers against torch's."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import onnx
+
+from ..errors import ExportError
+from ..evaluation import Bounds, Comparison
+from .graph import named
+from .images import Images, Tick
+from .isolation import run_isolated
+from .options import Options
+from .passes import Pass
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the export, measured.
+
+    Attributes:
+        name: The step; for a pass its ``repr``.
+        seconds: How long it took, the measurement left out.
+        bytes: The size of the graph after it.
+        comparison: Its answers against torch's; None where there was no graph to run.
+        problem: Why its result is not used; None where it is.
+    """
+
+    name: str
+    seconds: float
+    bytes: int
+    comparison: Comparison | None
+    problem: str | None = None
+
+
+class Recorder:
+    """Runs steps, measures each on the fitting images, and keeps the list of them.
+
+    Attributes:
+        images: What the steps are measured on.
+        options: What the export was asked for.
+        steps: All steps so far.
+        problem: Why the last step's result is not used; None where it is.
+    """
+
+    def __init__(self, images: Images, options: Options) -> None:
+        self.images = images
+        self.options = options
+        self.steps: list[Step] = []
+        self.problem: str | None = None
+
+    def apply(
+        self, step: Pass, model: onnx.ModelProto, bounds: Bounds, *, timeout_s: float | None = None
+    ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
+        """Call a pass and measure its result.
+
+        Args:
+            step: The pass.
+            model: What it is called with.
+            bounds: What its result must keep.
+            timeout_s: Run the pass in a process of its own, for at most so long.
+
+        Returns:
+            The new model; None where the pass failed or its result broke the bounds, with `problem` set.
+        """
+        start = time.perf_counter()
+        try:
+            result = step(model) if timeout_s is None else run_isolated(step, model, timeout_s=timeout_s)
+        except ExportError as error:
+            problem = str(error)
+        # A pass meets graphs that nobody has seen: whatever it raises costs that step, never the export.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            problem = f"{step} failed ({reason})"
+        else:
+            return (yield from self.record(repr(step), named(result), time.perf_counter() - start, bounds))
+        self.problem = problem
+        yield self._note(Step(repr(step), time.perf_counter() - start, model.ByteSize(), None, problem))
+        return None
+
+    def record(
+        self, name: str, model: onnx.ModelProto, seconds: float, bounds: Bounds
+    ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
+        """Measure a step's result; None where it broke its bounds, with `problem` set."""
+        measurement = self.images.measure(model, name.partition("(")[0])
+        comparison = None
+        try:
+            yield from measurement
+        except ExportError as error:
+            self.problem = str(error)
+        else:
+            comparison = measurement.comparison
+            self.problem = bounds.broken_by(comparison)
+        yield self._note(Step(name, seconds, model.ByteSize(), comparison, self.problem))
+        return None if self.problem else model
+
+    def _note(self, step: Step) -> Step:
+        self.steps.append(step)
+        return step

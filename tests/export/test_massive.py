@@ -1,0 +1,92 @@
+"""Massive channels, planted in a network where they change nothing but the spread of one layer's input."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vit_edge.evaluation import compare
+from vit_edge.export.graph import linears, named
+from vit_edge.export.images import Runner
+from vit_edge.export.massive import MASSIVE, channels
+from vit_edge.export.passes import QuantizeDynamic, SplitGemm
+from vit_edge.export.trace import trace
+from vit_edge.models import ViT, ViTConfig
+
+CONFIG = ViTConfig((16, 16), patch_size=8, width=32, depth=2, heads=2, mlp_width=64, classes=7)
+
+# The channel after the GELU that is made massive.
+_CHANNEL = 5
+
+
+def network() -> ViT:
+    torch.manual_seed(0)
+    model = ViT(CONFIG)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def plant(model: ViT, *, block: int, factor: float = 300.0) -> ViT:
+    """Make one hidden channel of an MLP large, and take as much of it again in the next layer.
+
+    GELU is the identity far from 0, so that a large bias scales what comes out of it without a change elsewhere.
+    """
+    mlp = model.blocks[block].mlp
+    assert isinstance(mlp, nn.Module)
+    with torch.no_grad():
+        mlp.fc1.bias[_CHANNEL] = factor
+        mlp.fc2.bias -= factor * mlp.fc2.weight[:, _CHANNEL]
+    return model
+
+
+def split(model: ViT) -> onnx.ModelProto:
+    return SplitGemm()(named(trace(model, size=(16, 16), opset=20, batch=None)))
+
+
+def pixels(count: int = 16) -> list[NDArray[np.float32]]:
+    rows = np.random.default_rng(0).normal(size=(count, 1, 3, 16, 16)).astype(np.float32)
+    return list(rows)
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_layer_behind_a_massive_channel_is_found_by_its_input(block: int) -> None:
+    """Where such a channel sits differs from network to network, so nothing may hang on names or places."""
+    graph = split(plant(network(), block=block))
+    found = [layer for layer in channels(graph, pixels()) if layer.ratio >= MASSIVE]
+    assert len(found) == 1
+    (layer,) = found
+    assert layer.maxima.shape == (CONFIG.mlp_width,)
+    assert int(layer.maxima.argmax()) == _CHANNEL
+    order = [linear.node for linear in linears(graph)]
+    # Four linears a block: q k v, projection, fc1, fc2; the planted channel is fc2's input.
+    assert order.index(layer.linear.node) == 4 * block + 3
+
+
+def test_a_network_without_one_has_none() -> None:
+    """A layer in float without need is four times its size in the file."""
+    found = channels(split(network()), pixels())
+    assert len(found) == 4 * CONFIG.depth + 1
+    assert all(1 <= layer.ratio < MASSIVE for layer in found)
+
+
+def test_the_layer_in_float_brings_the_answers_back() -> None:
+    """This is what finding it is for: one scale that spans 300 leaves the other channels nothing."""
+    graph = split(plant(network(), block=1))
+    batch = np.concatenate(pixels())
+    massive = tuple(layer.linear.node for layer in channels(graph, pixels()) if layer.ratio >= MASSIVE)
+    expected = Runner(graph)(batch)
+    plain = compare(expected, Runner(QuantizeDynamic()(graph))(batch)).drift
+    kept = compare(expected, Runner(QuantizeDynamic(massive)(graph))(batch)).drift
+    assert kept < 0.3 * plain
+
+
+def test_the_maxima_are_over_all_images_and_tokens() -> None:
+    """A channel that only stands out on one image of many spoils that image all the same."""
+    graph = split(network())
+    first, second = pixels(2)
+    together = channels(graph, [first, second])
+    for one, other, both in zip(channels(graph, [first]), channels(graph, [second]), together, strict=True):
+        np.testing.assert_array_equal(np.maximum(one.maxima, other.maxima), both.maxima)
