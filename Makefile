@@ -23,8 +23,9 @@ help:  ## Show this list.
 demo: $(VENV)/demo.stamp  ## Install, then train, export, check and run a small ViT on real digits.
 	@$(BIN)/vit-edge demo
 
+# Waiting threads that spin slow torch down tenfold as soon as anything else runs, as a test's child processes do.
 test: test-tools  ## Install what the tests need, and run them all.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-tools: $(VENV)/test.stamp
 

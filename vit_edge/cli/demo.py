@@ -33,7 +33,7 @@ _MARKER = ".vit-edge-demo"
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 30,
 ) -> None:
     """Train a small network on real handwritten digits, export it to INT8, check it and run it.
 

@@ -1,0 +1,240 @@
+"""Exact rewrites find their patterns by structure, in the graphs of any library, and change no answer."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+from torchvision.models import VisionTransformer
+
+from vit_edge.export.graph import linears, named
+from vit_edge.export.massive import channels
+from vit_edge.export.passes import (
+    ClassTokenOnly,
+    FuseAttention,
+    Pass,
+    QuantizeDynamic,
+    Simplify,
+    SplitChannels,
+    SplitGemm,
+    Unflatten,
+)
+from vit_edge.export.trace import trace
+from vit_edge.reference import torch_logits
+
+SIZE, CLASSES, DEPTH = 32, 5, 3
+REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten(), ClassTokenOnly())
+
+
+def timm_vit() -> nn.Module:
+    return timm.create_model(  # type: ignore[no-any-return]
+        "vit_tiny_patch16_224",
+        img_size=SIZE,
+        patch_size=8,
+        embed_dim=32,
+        depth=DEPTH,
+        num_heads=2,
+        num_classes=CLASSES,
+    )
+
+
+def torchvision_vit() -> nn.Module:
+    return VisionTransformer(SIZE, 8, DEPTH, 2, 32, 64, num_classes=CLASSES)  # type: ignore[no-any-return]
+
+
+def transformers_vit() -> nn.Module:
+    sizes = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=SIZE,
+        patch_size=8,
+        num_labels=CLASSES,
+    )
+    return transformers.ViTForImageClassification(sizes)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(
+    params=[timm_vit, torchvision_vit, transformers_vit], ids=["timm", "torchvision", "transformers"]
+)
+def module(request: pytest.FixtureRequest) -> nn.Module:
+    """A ViT of each library, with no weight left at zero, where a mistake would not show."""
+    torch.manual_seed(0)
+    built: nn.Module = request.param()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return built.eval()
+
+
+@pytest.fixture(scope="module")
+def traced(module: nn.Module) -> onnx.ModelProto:
+    return named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
+
+
+def images(count: int = 3) -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal((count, 3, SIZE, SIZE), np.float32)
+
+
+def answers(model: onnx.ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return np.asarray(session.run(None, {"pixels": pixels})[0])
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Rename every tensor and node, so that nothing can be found by its name."""
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    kept = {value.name for value in (*model.graph.input, *model.graph.output)}
+    names: dict[str, str] = {}
+
+    def new(name: str) -> str:
+        return name if not name or name in kept else names.setdefault(name, f"t{len(names)}")
+
+    for tensor in renamed.graph.initializer:
+        tensor.name = new(tensor.name)
+    for index, node in enumerate(renamed.graph.node):
+        node.name = f"n{index}"
+        node.input[:] = [new(name) for name in node.input]
+        node.output[:] = [new(name) for name in node.output]
+    del renamed.graph.value_info[:]
+    return renamed
+
+
+@pytest.mark.parametrize("simplify", [True, False], ids=["simplified", "as traced"])
+def test_every_attention_is_fused_and_the_last_block_is_narrowed(
+    module: nn.Module, traced: onnx.ModelProto, simplify: bool
+) -> None:
+    """Each library writes attention in its own way, and onnxsim changes it once more."""
+    model = anonymous(traced)
+    pixels = images()
+    expected = torch_logits(module, pixels)
+    for rewrite in (*((Simplify(),) if simplify else ()), *REWRITES):
+        model = named(rewrite(model))
+        assert np.abs(answers(model, pixels) - expected).max() < 1e-4, rewrite
+    found = operators(model)
+    assert found["Attention"] == DEPTH - 1
+    assert found["MultiHeadAttention"] == 1
+    assert found["Softmax"] == found["Squeeze"] == found["Where"] == 0
+    # The patches become tokens once; nothing is laid out anew after that.
+    assert found["Reshape"] == found["Transpose"] == 1
+
+
+def test_a_rewritten_graph_takes_any_batch(module: nn.Module, traced: onnx.ModelProto) -> None:
+    """A reshape that bakes the batch in would only show on the device."""
+    model = traced
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    for count in (1, 2, 5):
+        pixels = images(count)
+        assert np.abs(answers(model, pixels) - torch_logits(module, pixels)).max() < 1e-4
+
+
+def test_a_rewrite_leaves_its_argument_alone(traced: onnx.ModelProto) -> None:
+    """The pipeline goes back to the graph before a step that did harm."""
+    model = traced
+    for rewrite in REWRITES:
+        before = model.SerializeToString()
+        result = named(rewrite(model))
+        assert model.SerializeToString() == before
+        model = result
+
+
+class Pooled(nn.Module):
+    """A ViT whose head reads the mean of all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = timm.create_model(
+            "vit_tiny_patch16_224",
+            img_size=SIZE,
+            patch_size=8,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            num_classes=CLASSES,
+            global_pool="avg",
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.body(pixels)  # type: ignore[no-any-return]
+
+
+def test_the_last_block_stays_whole_where_all_tokens_reach_the_head() -> None:
+    """Dropping tokens that are pooled later would be wrong, not fast."""
+    torch.manual_seed(0)
+    module = Pooled().eval()
+    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    assert operators(model)["Attention"] == 2
+    assert np.abs(answers(model, images()) - torch_logits(module, images())).max() < 1e-4
+
+
+class Masked(nn.Module):
+    """Attention in which no token sees a later one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(3 * SIZE, 3 * 32)
+        self.head = nn.Linear(32, CLASSES)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        rows = pixels.permute(0, 2, 1, 3).flatten(2)
+        query, key, value = self.qkv(rows).unflatten(2, (3, 2, 16)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.head(mixed.transpose(1, 2).flatten(2)[:, -1])  # type: ignore[no-any-return]
+
+
+def test_attention_under_a_real_mask_is_not_fused() -> None:
+    """The fused operator would let every token see every other."""
+    torch.manual_seed(0)
+    module = Masked().eval()
+    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    assert operators(model)["Attention"] == 0
+    assert np.abs(answers(model, images()) - torch_logits(module, images())).max() < 1e-4
+
+
+def test_split_channels_are_exact_and_stay_in_float() -> None:
+    """Quantizing the product of the massive channels would undo what it was split off for."""
+    torch.manual_seed(0)
+    module = timm_vit().eval()
+    model = named(Unflatten()(SplitGemm()(named(trace(module, size=(SIZE, SIZE), opset=20, batch=None)))))
+    chosen = [linear.node for linear in linears(model)][3]
+    split = named(SplitChannels(((chosen, (0, 7)),))(model))
+    assert np.abs(answers(split, images()) - torch_logits(module, images())).max() < 1e-5
+    quantized = QuantizeDynamic()(split)
+    products = [
+        node for node in quantized.graph.node if node.op_type == "MatMul" and node.name.endswith("_massive")
+    ]
+    assert len(products) == 1
+
+
+def test_a_planted_massive_channel_is_found_in_the_rewritten_graph() -> None:
+    """It is found by what the images make of the graph: its place and its name are nobody's business."""
+    torch.manual_seed(0)
+    module = timm_vit().eval()
+    with torch.no_grad():
+        # One channel behind the MLP's activation grows; the weights that read it shrink, and the answers stay.
+        module.blocks[1].mlp.fc1.bias[11] += 300.0  # type: ignore[index,union-attr]
+        module.blocks[1].mlp.fc2.weight[:, 11] *= 1e-3  # type: ignore[index,union-attr]
+    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    massive = {layer.linear.node: layer.massive for layer in channels(model, [images()]) if layer.massive}
+    assert list(massive.values()) == [(11,)]
