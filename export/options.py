@@ -29,6 +29,7 @@ class Options:
         batch: A fixed batch size; None takes any.
         samples: How many of the calibration images are used, spread evenly over all.
         min_agreement, max_drift, max_drop: In place of the default bounds of the shipped precision.
+        min_speedup: How many times as fast as the float graph an INT8 graph must answer on this machine.
         force: Whether an existing file may be replaced.
     """
 
@@ -40,6 +41,7 @@ class Options:
     min_agreement: float | None = None
     max_drift: float | None = None
     max_drop: float | None = None
+    min_speedup: float = 1.05
     force: bool = False
     bounds: dict[str, Bounds] = field(init=False, repr=False, compare=False)
 
@@ -52,6 +54,8 @@ class Options:
             raise OptionError(f"expected --batch of at least 1, got {self.batch}")
         if self.samples < 1:
             raise OptionError(f"expected --samples of at least 1, got {self.samples}")
+        if not self.min_speedup >= 0:
+            raise OptionError(f"expected --min-speedup of at least 0, got {self.min_speedup}")
         given = {
             name: value
             for name in ("min_agreement", "max_drift", "max_drop")

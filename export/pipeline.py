@@ -13,6 +13,7 @@ import onnx
 from ..data import Sample, labelled_images, list_images
 from ..errors import ExportError, OptionError
 from ..evaluation import Bounds, Comparison, compare
+from ..runtime.cores import usable_cores
 from ..runtime.labels import Labels
 from ..runtime.metadata import Metadata
 from ..runtime.preprocess import Preprocessing
@@ -25,6 +26,7 @@ from .limits import oldest_onnxruntime
 from .options import Options
 from .passes import Float16, Simplify
 from .recorder import Recorder, Step
+from .speed import race
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +53,8 @@ class Export:
         checked_on: The folder that had the last word.
         batched_agreement: The share of images whose answer in a batch of 5 is the one that they get alone; None for
             a graph of a fixed batch size.
+        latency_ms, float32_ms: The median time of an answer of the shipped graph and of the float graph, timed in
+            turns on this machine; None where INT8 was not shipped.
         steps: All steps, in order.
     """
 
@@ -61,6 +65,8 @@ class Export:
     comparison: Comparison
     checked_on: str
     batched_agreement: float | None
+    latency_ms: float | None
+    float32_ms: float | None
     steps: tuple[Step, ...]
 
 
@@ -136,7 +142,8 @@ def run(
         elif precision == "float16":
             model = yield from recorder.apply(Float16(), base, bounds)
         if model is not None:
-            verdict = yield from _veto(model, module, recorder, checking, bounds, options)
+            rival = base if precision == "int8" else None
+            verdict = yield from _veto(model, module, recorder, checking, bounds, options, rival=rival)
             if verdict.problem is None:
                 break
             recorder.problem = verdict.problem
@@ -151,7 +158,7 @@ def run(
         source={"name": source.name, "sha256": source.sha256, "network": source.network},
         recipe={
             "precision": precision,
-            "steps": [step.name for step in recorder.steps if step.problem is None],
+            "steps": recorder.kept(model).steps,
             "target": "cpu",
             "provider": "CPUExecutionProvider",
             "processor": processor(),
@@ -171,12 +178,14 @@ def run(
         comparison=final,
         checked_on=checking.name if checking else fitting.name,
         batched_agreement=verdict.batched_agreement,
+        latency_ms=verdict.latency_ms,
+        float32_ms=verdict.rival_ms,
         steps=tuple(recorder.steps),
     )
 
 
 _ADVICE = {
-    "int8": "allow more with --min-agreement, --max-drift or --max-drop, or choose --precision auto or float32",
+    "int8": "allow more with --min-agreement, --max-drift, --max-drop or --min-speedup, or choose --precision auto",
     "float16": "allow more with --min-agreement, --max-drift or --max-drop, or choose --precision float32",
     "float32": "the graph is not sound for this model; try --no-simplify or another --opset",
 }
@@ -189,6 +198,8 @@ class _Verdict:
     fitted: Comparison
     checked: Comparison | None = None
     batched_agreement: float | None = None
+    latency_ms: float | None = None
+    rival_ms: float | None = None
     problem: str | None = None
     fitted_on: str = ""
     checked_on: str = ""
@@ -208,6 +219,12 @@ class _Verdict:
             proof["check"] = {"set": self.checked_on, **self.checked.to_dict()}
         if self.batched_agreement is not None:
             proof["batched"] = {"batch": _BATCHES[-1], "agreement_with_alone": self.batched_agreement}
+        if self.latency_ms is not None:
+            proof["latency_ms"] = {
+                "int8": round(self.latency_ms, 3),
+                "float32": self.rival_ms and round(self.rival_ms, 3),
+                "threads": usable_cores(),
+            }
         if reason is not None:
             proof["not_int8"] = reason
         return proof
@@ -220,11 +237,12 @@ def _veto(
     checking: Images | None,
     bounds: Bounds,
     options: Options,
+    *,
+    rival: onnx.ModelProto | None,
 ) -> Generator[Tick | Step, None, _Verdict]:
-    """Check a graph at other batch sizes, and on the images that only veto."""
-    fitting, comparison = recorder.images, recorder.steps[-1].comparison
-    assert comparison is not None
-    verdict = _Verdict(fitted=comparison, fitted_on=fitting.name)
+    """Check a graph at other batch sizes, against a rival's speed, and on the images that only veto."""
+    fitting = recorder.images
+    verdict = _Verdict(fitted=recorder.kept(model).comparison, fitted_on=fitting.name)
     if options.batch is None:
         for size in _BATCHES:
             agreement = yield from _batched_agreement(model, fitting, size)
@@ -235,6 +253,16 @@ def _veto(
                 )
                 return verdict
         verdict.batched_agreement = agreement
+    if rival is not None:
+        pixels = fitting.pixels(fitting.paths[0])
+        pixels = np.repeat(pixels, options.batch or 1, axis=0)
+        verdict.rival_ms, verdict.latency_ms = yield from race((rival, model), pixels)
+        if verdict.rival_ms < options.min_speedup * verdict.latency_ms:
+            verdict.problem = (
+                f"an answer takes {verdict.latency_ms:.2f} ms and in float32 {verdict.rival_ms:.2f} ms, at least "
+                f"{options.min_speedup:g} times as fast wanted"
+            )
+            return verdict
     if checking is not None:
         if checking.reference is None:
             yield from checking.answer(module)

@@ -34,6 +34,15 @@ class Step:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A graph that kept its bounds, its answers against torch's, and the names of the steps that made it."""
+
+    model: onnx.ModelProto
+    comparison: Comparison
+    steps: tuple[str, ...]
+
+
 class Recorder:
     """Runs steps, measures each on the fitting images, and keeps the list of them.
 
@@ -49,6 +58,11 @@ class Recorder:
         self.options = options
         self.steps: list[Step] = []
         self.problem: str | None = None
+        self._kept: list[Kept] = []
+
+    def kept(self, model: onnx.ModelProto) -> Kept:
+        """Give what is known of a graph that a step returned."""
+        return next(kept for kept in self._kept if kept.model is model)
 
     def apply(
         self, step: Pass, model: onnx.ModelProto, bounds: Bounds, *, timeout_s: float | None = None
@@ -74,15 +88,22 @@ class Recorder:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             problem = f"{step} failed ({reason})"
         else:
-            return (yield from self.record(repr(step), named(result), time.perf_counter() - start, bounds))
+            seconds = time.perf_counter() - start
+            return (yield from self.record(repr(step), named(result), seconds, bounds, before=model))
         self.problem = problem
         yield self._note(Step(repr(step), time.perf_counter() - start, model.ByteSize(), None, problem))
         return None
 
     def record(
-        self, name: str, model: onnx.ModelProto, seconds: float, bounds: Bounds
+        self,
+        name: str,
+        model: onnx.ModelProto,
+        seconds: float,
+        bounds: Bounds,
+        *,
+        before: onnx.ModelProto | None = None,
     ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-        """Measure a step's result; None where it broke its bounds, with `problem` set."""
+        """Measure the result of a step on the graph *before*; None where it broke its bounds, with `problem` set."""
         measurement = self.images.measure(model, name.partition("(")[0])
         comparison = None
         try:
@@ -93,7 +114,11 @@ class Recorder:
             comparison = measurement.comparison
             self.problem = bounds.broken_by(comparison)
         yield self._note(Step(name, seconds, model.ByteSize(), comparison, self.problem))
-        return None if self.problem else model
+        if self.problem or comparison is None:
+            return None
+        steps = () if before is None else self.kept(before).steps
+        self._kept.append(Kept(model, comparison, (*steps, name)))
+        return model
 
     def _note(self, step: Step) -> Step:
         self.steps.append(step)

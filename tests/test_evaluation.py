@@ -158,7 +158,7 @@ def test_a_bound_that_means_nothing_is_refused(name: str, value: float, sentence
 
 
 def test_logits_of_other_images_are_no_comparison() -> None:
-    """numpy would broadcast one row over all, and an empty folder would divide by zero."""
+    """Numpy would broadcast one row over all, and an empty folder would divide by zero."""
     with pytest.raises(ValueError, match="logits of one shape"):
         compare(answers(0, 1), answers(0))
     with pytest.raises(ValueError, match="logits of one shape"):

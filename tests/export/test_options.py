@@ -39,6 +39,7 @@ def test_a_bound_of_zero_is_a_bound() -> None:
         ({"samples": 0}, "--samples of at least 1, got 0"),
         ({"min_agreement": 95}, "--min-agreement as a share from 0 to 1, got 95"),
         ({"max_drift": -0.1}, "--max-drift of at least 0, got -0.1"),
+        ({"min_speedup": float("nan")}, "--min-speedup of at least 0, got nan"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused_at_once(values: dict[str, object], sentence: str) -> None:

@@ -1,6 +1,7 @@
 """The export as a whole: a real network, real images, and what must happen when a step or a bound fails."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from vit_edge.runtime import Classifier
 from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.metadata import Metadata
 from vit_edge.runtime.preprocess import Preprocessing
+from vit_edge.training import BEST
 
 from .broken import Abort, Fail, Scale, Segfault, Tear
 
@@ -33,7 +35,7 @@ PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
 
 @dataclass
 class Workshop:
-    """A network with its images; calling it exports, without the simplifier and on few images unless told."""
+    """A network with its images; calling it exports: without the simplifier, on few images, at any speed."""
 
     checkpoint: Checkpoint
     images: Path
@@ -47,13 +49,32 @@ class Workshop:
             labels=parts.pop("labels", self.checkpoint.labels),
             preprocessing=Preprocessing.parse(PREPROCESSING),
             output=self.folder / name,
-            source=Source("digits.safetensors", self.checkpoint.sha256, self.checkpoint.config.to_dict()),
-            options=Options(**{"simplify": False, "samples": 16} | changes),
+            source=Source(BEST, self.checkpoint.sha256, self.checkpoint.config.to_dict()),
+            options=Options(**{"simplify": False, "samples": 16, "min_speedup": 0.0} | changes),
             **parts,
         )
         assert isinstance(result, Export)
         assert not any(isinstance(event, Export) for event in events)
         return result, events  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch: pytest.MonkeyPatch, one_torch_thread: None) -> None:
+    """Trace the same network only once: it takes most of the time, and has its own tests."""
+    from vit_edge.export import trace as module
+
+    real = module.trace
+
+    def trace(network: torch.nn.Module, **options: Any) -> onnx.ModelProto:
+        key = (digest(network), *options.values())
+        if key not in _TRACED:
+            _TRACED[key] = real(network, **options)
+        return _TRACED[key]
+
+    monkeypatch.setattr(module, "trace", trace)
+
+
+_TRACED: dict[tuple[Any, ...], onnx.ModelProto] = {}
 
 
 @pytest.fixture
@@ -326,11 +347,30 @@ def test_a_step_that_does_harm_is_left_out_by_name(
     assert metadata(result.path).recipe["steps"] == ["Trace"]
 
 
-def test_the_same_network_and_images_give_the_same_file(workshop: Workshop) -> None:
-    """Whoever has the checkpoint can then prove that a file was made from it."""
-    first, _ = workshop("first.onnx", simplify=True)
-    second, _ = workshop("second.onnx", simplify=True)
-    assert first.path.read_bytes() == second.path.read_bytes()
+def test_the_same_network_and_images_give_the_same_file(workshop: Workshop, digits_model: Path) -> None:
+    """Whoever has the checkpoint can then prove that a file was made from it; only the times differ."""
+    _TRACED.clear()
+    again, _ = workshop(simplify=True, samples=Options().samples, precision="int8")
+    first, second = onnx.load(digits_model), onnx.load(again.path)
+    for model in (first, second):
+        entries = {entry.key: entry for entry in model.metadata_props}
+        proof = json.loads(entries["vit_edge.proof"].value)
+        assert proof.pop("latency_ms")
+        entries["vit_edge.proof"].value = json.dumps(proof)
+        entries["vit_edge.seal"].value = ""
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+def test_an_int8_graph_that_is_not_faster_does_not_ship(workshop: Workshop) -> None:
+    """On some processors it is slower than float32, and then all that it does is lose answers."""
+    result, _ = workshop(min_speedup=1000.0)
+    assert result.precision == "float32"
+    assert result.reason is not None
+    assert "at least 1000 times as fast wanted" in result.reason
+    assert metadata(result.path).proof["not_int8"] == result.reason
+    with pytest.raises(ExportError, match=r"int8 broke its bound: an answer takes .* --min-speedup"):
+        workshop("other.onnx", precision="int8", min_speedup=1000.0)
+    assert os.listdir(workshop.folder) == ["model.onnx"]
 
 
 def test_a_massive_channel_is_taken_out_of_int8_alone(workshop: Workshop) -> None:

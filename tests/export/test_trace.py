@@ -149,7 +149,7 @@ class Wrapped(nn.Module):
 
 @pytest.mark.parametrize("kind", ["tuple", "object"])
 def test_logits_are_found_in_what_other_libraries_answer(kind: str) -> None:
-    """transformers gives an object and older code a tuple; the graph has one output all the same."""
+    """Transformers gives an object and older code a tuple; the graph has one output all the same."""
     model = Wrapped(kind).eval()
     graph = trace(model, size=SIZE, opset=20, batch=None)
     assert [value.name for value in graph.graph.output] == [OUTPUT]

@@ -50,6 +50,9 @@ def export(
     min_agreement: shared.MinAgreement = None,
     max_drift: shared.MaxDrift = None,
     max_drop: shared.MaxDrop = None,
+    min_speedup: Annotated[
+        float, typer.Option(min=0.0, help="How many times as fast as float32 INT8 must be on this machine.")
+    ] = 1.05,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -73,6 +76,7 @@ def export(
         min_agreement=min_agreement,
         max_drift=max_drift,
         max_drop=max_drop,
+        min_speedup=min_speedup,
         force=force,
     )
     given_labels, given_preprocessing = given(labels, preprocess)
@@ -129,6 +133,9 @@ def _summary(result: "Export") -> str:
         lines.append(
             f"  in batches of 5       {100 * result.batched_agreement:.2f} % keep the answer that they get alone"
         )
+    if result.latency_ms is not None and result.float32_ms is not None:
+        times = f"{result.latency_ms:.2f} ms, {result.float32_ms:.2f} ms in float32"
+        lines.append(f"  one answer            {times}, on this machine")
     if result.reason:
         lines.append(f"  not int8, since {result.reason}")
     return "\n".join(lines)

@@ -108,6 +108,10 @@ def _proof_rows(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "batched" in proof:
         share = 100 * proof["batched"]["agreement_with_alone"]
         yield "in a batch", f"{share:.2f} % in batches of {proof['batched']['batch']} answer as they do alone"
+    if "latency_ms" in proof:
+        times = proof["latency_ms"]
+        both = f"{times['int8']:.2f} ms, {times['float32']:.2f} ms in float32"
+        yield "one answer took", f"{both}, on {times['threads']} threads there"
     if "not_int8" in proof:
         yield "not int8, since", proof["not_int8"]
 

@@ -1,0 +1,241 @@
+"""``vit-edge export``: the command as it is typed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from safetensors.torch import load_file, save_file
+
+from vit_edge.checkpoint import load_checkpoint
+from vit_edge.cli import main
+from vit_edge.export.options import DEFAULT_BOUNDS
+from vit_edge.runtime import Classifier
+
+from ..conftest import DIGITS
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
+QUICK = ("--no-simplify", "--samples", 8)
+
+
+class Call:
+    """Calls ``vit-edge export`` and gives the exit status, stdout and stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["vit-edge", "export", *map(str, arguments)])
+        self._capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = self._capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    def refused(self, *arguments: object, status: int) -> str:
+        """Call what has to be refused, and give its one sentence."""
+        ended, out, err = self(*arguments)
+        assert (ended, out) == (status, "")
+        (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
+        return sentence
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    return Call(monkeypatch, capfd)
+
+
+@pytest.fixture
+def bare(digits_checkpoint: Path, tmp_path: Path) -> Path:
+    """Give the weights alone, as most checkpoints on the internet are."""
+    save_file(load_file(digits_checkpoint), tmp_path / "bare.safetensors")
+    return tmp_path / "bare.safetensors"
+
+
+def test_one_command_makes_the_file(digits_checkpoint: Path, digits_images: Path, tmp_path: Path) -> None:
+    """In a process of its own, as users run it: the answer on stdout, what happened on stderr."""
+    path = tmp_path / "model.onnx"
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "vit_edge", "export", digits_checkpoint, "-o", path),
+            *("--calibrate", digits_images / "calibrate", "--check", digits_images / "test"),
+            *("--min-speedup", "0"),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{path}: int8, {path.stat().st_size / 1e6:.2f} MB"
+    assert "of 120 images of test" in lines[1]
+    assert "drop " in done.stdout
+    assert "keep the answer that they get alone" in done.stdout
+    assert " ms in float32, on this machine" in done.stdout
+    for step in ("Trace ", "Simplify() ", "QuantizeDynamic("):
+        assert f"\n  {step}" in done.stderr
+    assert "arning" not in done.stderr
+    with Classifier(path) as classifier:
+        assert [label.name for label in classifier.labels.items] == list(DIGITS)
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_quiet_says_the_result_alone(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """For a script that reads stdout, and a log that nobody wants to scroll."""
+    arguments = (digits_checkpoint, "--calibrate", digits_images / "calibrate", *QUICK, "--quiet")
+    status, out, err = call(*arguments, "-o", tmp_path / "model.onnx", "--precision", "float32")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'model.onnx'}: float32, ")
+
+
+def test_the_reason_for_float32_is_told(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """The file is four times the size that was hoped for, and the user can decide to loosen a bound."""
+    arguments = (digits_checkpoint, "--calibrate", digits_images / "calibrate", *QUICK)
+    status, out, err = call(*arguments, "-o", tmp_path / "model.onnx", "--max-drift", "0.000001")
+    assert status == 0
+    assert ": float32, " in out
+    assert "not int8, since int8 broke its bound: logit drift" in out
+    assert "left out: logit drift" in err
+    sentence = call.refused(
+        *arguments, "-o", tmp_path / "other.onnx", "--max-drift", "1e-6", "--precision", "int8", status=1
+    )
+    assert "int8 broke its bound: logit drift" in sentence
+    assert "--max-drift" in sentence
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_what_a_bare_state_dict_cannot_tell_must_be_given(
+    call: Call, bare: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """There is no default: the usual mean and deviation would be wrong for many a network, and cost its answers."""
+    path = tmp_path / "model.onnx"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"n0000000{place} {name}" for place, name in enumerate(DIGITS)) + "\n")
+    arguments = (bare, "-o", path, "--heads", 2, "--calibrate", digits_images / "calibrate", *QUICK)
+    sentence = call.refused(*arguments, status=2)
+    assert "labels and preprocessing" in sentence
+    assert "--labels FILE" in sentence
+    assert "--preprocess resize=" in sentence
+    sentence = call.refused(*arguments, "--labels", labels, status=2)
+    assert "--preprocess" in sentence
+    assert "--labels FILE" not in sentence
+    assert "--labels FILE" in call.refused(*arguments, "--preprocess", PREPROCESSING, status=2)
+    assert not path.exists()
+    given = ("--labels", labels, "--preprocess", PREPROCESSING, "--precision", "float32", "-q")
+    status, _, err = call(*arguments, *given)
+    assert status == 0, err
+    with Classifier(path) as classifier:
+        assert [label.name for label in classifier.labels.items] == list(DIGITS)
+        assert classifier.labels[4].id == "n00000004"
+        assert str(classifier.preprocessing) == str(load_preprocessing())
+
+
+def load_preprocessing() -> object:
+    from vit_edge.runtime.preprocess import Preprocessing
+
+    return Preprocessing.parse(PREPROCESSING)
+
+
+def test_options_of_the_graph_reach_it(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """An older device takes an older opset, and some take one batch size only."""
+    path = tmp_path / "model.onnx"
+    options = ("--opset", 17, "--batch", 2, "--precision", "float32", *QUICK)
+    status, out, _ = call(digits_checkpoint, "-o", path, "--calibrate", digits_images / "calibrate", *options)
+    assert status == 0
+    assert "in batches" not in out
+    model = onnx.load(path)
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(entries["vit_edge.recipe"])["batch"] == 2
+    assert json.loads(entries["vit_edge.proof"])["calibration"]["images"] == 8
+
+
+def test_a_wrong_use_is_status_2_and_one_sentence(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """And it comes before any work, with the option that would mend it."""
+    path = tmp_path / "model.onnx"
+    base = (digits_checkpoint, "-o", path)
+    calibrate = ("--calibrate", digits_images / "calibrate")
+    assert "--calibrate" in call.refused(*base, status=2)
+    assert "--precision" in call.refused(*base, *calibrate, "--precision", "int4", status=2)
+    both = call.refused(*base, *calibrate, "--dynamic-batch", "--batch", 2, status=2)
+    assert "give one of the two" in both
+    assert "no folder" in call.refused(digits_checkpoint, "-o", tmp_path / "no" / "m.onnx", *calibrate, status=2)
+    wrong = call.refused(*base, *calibrate, "--labels", tmp_path / "no.txt", status=2)
+    assert "no.txt" in wrong
+    assert "std" in call.refused(*base, *calibrate, "--preprocess", "resize=32,crop=32", status=2)
+    for value in (("--min-agreement", "95"), ("--opset", "16"), ("--samples", "0"), ("--batch", "0")):
+        assert call(*base, *calibrate, *value)[0] == 2
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_not_usable_is_status_1_and_one_sentence(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """The command was right and the files were not."""
+    path = tmp_path / "model.onnx"
+    calibrate = ("--calibrate", digits_images / "calibrate")
+    assert "no.pth" in call.refused(tmp_path / "no.pth", "-o", path, *calibrate, status=1)
+    assert "there is no folder" in call.refused(
+        digits_checkpoint, "-o", path, "--calibrate", tmp_path / "no", status=1
+    )
+    strange = tmp_path / "strange"
+    (strange / "eleven").mkdir(parents=True)
+    assert "'eleven'" in call.refused(digits_checkpoint, "-o", path, "--check", strange, status=1)
+    own = tmp_path / "labels.txt"
+    own.write_text("\n".join(DIGITS[::-1]))
+    assert "leave out --labels" in call.refused(
+        digits_checkpoint, "-o", path, *calibrate, "--labels", own, status=1
+    )
+    assert not path.exists()
+
+
+def test_an_existing_file_needs_force(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """The refusal comes at once, not after the work."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"last night's")
+    arguments = (digits_checkpoint, "-o", path, "--calibrate", digits_images / "calibrate", *QUICK)
+    assert "--force" in call.refused(*arguments, status=2)
+    assert path.read_bytes() == b"last night's"
+    status, _, err = call(*arguments, "--force", "-q", "--precision", "float32")
+    assert status == 0, err
+    Classifier(path).close()
+
+
+def test_the_help_states_the_default_bounds(call: Call) -> None:
+    """They decide what ships, and live in another file than the text."""
+    status, out, _ = call("--help")
+    assert status == 0
+    text = " ".join(out.replace("│", " ").split())
+    int8, half, full = (DEFAULT_BOUNDS[name] for name in ("int8", "float16", "float32"))
+    assert (
+        f"agreement at least {int8.min_agreement:g}, drift at most {int8.max_drift:g}, "
+        f"drop at most {int8.max_drop:g} point" in text
+    )
+    assert f"float16: {half.min_agreement:g}, {half.max_drift:g}, {half.max_drop:g}" in text
+    assert f"float32: {full.min_agreement:g}, {full.max_drift:.4f}, {full.max_drop:g}" in text
+
+
+def test_the_checkpoints_hash_is_in_the_file(digits_model: Path, digits_checkpoint: Path) -> None:
+    """From the file back to what it was made from."""
+    with Classifier(digits_model) as classifier:
+        assert classifier.metadata.source["sha256"] == load_checkpoint(digits_checkpoint).sha256
