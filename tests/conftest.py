@@ -24,6 +24,11 @@ _PARTS = {"train": 100, "calibrate": 8, "test": 12}
 _LEVELS = 16
 
 
+def listing(folder: Path) -> list[str]:
+    """Give the names of all that is in a folder, hidden files as well."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
     """Run a test's torch on one thread."""

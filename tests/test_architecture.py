@@ -75,7 +75,9 @@ def test_the_rule_sees_an_arrow_that_points_up(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tests.test_architecture.ROOT", tmp_path)
     path = tmp_path / "runtime" / "new.py"
     path.parent.mkdir()
-    path.write_text("def f():\n    from ..export.trace import trace\n    import vit_edge.data\n    from . import image\n")
+    path.write_text(
+        "def f():\n    from ..export.trace import trace\n    import vit_edge.data\n    from . import image\n"
+    )
     assert set(imported(path)) == {
         ("vit_edge", "export", "trace", "trace"),
         ("vit_edge", "data"),

@@ -77,7 +77,9 @@ def test_images_without_labels_have_no_accuracy(
     classifier: Classifier, checkpoint: Checkpoint, digits_images: Path
 ) -> None:
     """Agreement needs none, and a made-up top-1 would be believed."""
-    samples = tuple(replace(sample, target=None) for sample in labelled_images(digits_images / "test", classifier.labels))
+    samples = tuple(
+        replace(sample, target=None) for sample in labelled_images(digits_images / "test", classifier.labels)
+    )
     report = checked(classifier, checkpoint, samples[:5])
     assert report.comparison.accuracy is None
     assert report.to_dict(classifier.labels)["lost"] == []
@@ -88,15 +90,21 @@ def test_another_name_of_a_class_is_an_error_that_names_it(
 ) -> None:
     """Labels in another order make every number wrong but agreement, and nobody looks twice."""
     assert checkpoint.labels is not None
-    swapped = Labels((checkpoint.labels[0], checkpoint.labels[2], checkpoint.labels[1], *checkpoint.labels.items[3:]))
+    swapped = Labels(
+        (checkpoint.labels[0], checkpoint.labels[2], checkpoint.labels[1], *checkpoint.labels.items[3:])
+    )
     with pytest.raises(CheckpointError, match="differ in label 1: 'two' and 'one'; export the model again"):
         require_same(replace(checkpoint, labels=swapped), classifier)
 
 
-def test_an_id_that_only_one_side_knows_is_no_difference(classifier: Classifier, checkpoint: Checkpoint) -> None:
+def test_an_id_that_only_one_side_knows_is_no_difference(
+    classifier: Classifier, checkpoint: Checkpoint
+) -> None:
     """A label file with synset ids may have been given at the export."""
     assert checkpoint.labels is not None
-    known = Labels(tuple(Label(label.name, f"n0000000{place}") for place, label in enumerate(checkpoint.labels.items)))
+    known = Labels(
+        tuple(Label(label.name, f"n0000000{place}") for place, label in enumerate(checkpoint.labels.items))
+    )
     assert require_same(replace(checkpoint, labels=known), classifier) == classifier.preprocessing
 
 
@@ -118,7 +126,9 @@ def test_another_preprocessing_is_an_error_that_names_it(
         require_same(replace(checkpoint, preprocessing=other), classifier)
 
 
-def test_another_number_of_classes_is_an_error_with_both(classifier: Classifier, checkpoint: Checkpoint) -> None:
+def test_another_number_of_classes_is_an_error_with_both(
+    classifier: Classifier, checkpoint: Checkpoint
+) -> None:
     """The usual case: the backbone's checkpoint in the place of the fine-tuned one."""
     other = ViT(replace(checkpoint.config, classes=1000)).eval()
     with pytest.raises(CheckpointError, match="the one has 1000 classes, the other 10; give the checkpoint"):

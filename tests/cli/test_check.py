@@ -90,7 +90,15 @@ def test_the_table_says_the_same_for_people(
     arguments = (digits_model, "--against", digits_checkpoint, "--data", digits_images / "test")
     status, out, err = call(*arguments)
     assert status == 0
-    for row in ("images ", "top-1 ", "top-5 ", "top-1 drop ", "agreement ", "logit drift ", "images per second "):
+    for row in (
+        "images ",
+        "top-1 ",
+        "top-5 ",
+        "top-1 drop ",
+        "agreement ",
+        "logit drift ",
+        "images per second ",
+    ):
         assert f"\n{row}" in f"\n{out}"
     assert "95 % interval" in out
     assert "checking: 120/120 images" in err
@@ -148,7 +156,14 @@ def test_folders_are_matched_by_synset_id_too(
     for name in ("zero", "six"):
         (data / name).rename(data / ids[DIGITS.index(name)])
     status, out, _ = call(
-        tmp_path / "model.onnx", "--against", digits_checkpoint, "--data", data, "--json", "--min-agreement", 1
+        tmp_path / "model.onnx",
+        "--against",
+        digits_checkpoint,
+        "--data",
+        data,
+        "--json",
+        "--min-agreement",
+        1,
     )
     assert status == 0
     assert json.loads(out)["model_top1"] >= 5 / 6
@@ -241,7 +256,7 @@ def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Call, 
     data.mkdir()
     for folder in sorted((SHARED / "data" / "imagenet_val800").iterdir())[::8]:
         (data / folder.name).symlink_to(folder, target_is_directory=True)
-    steps: tuple[tuple[Precision, int], ...] = (("float32", 2), ("int8", 32))
+    steps: tuple[tuple[Precision, int], ...] = (("float32", 2), ("int8", 16))
     for precision, samples in steps:
         result = export_module(
             checkpoint.model,
@@ -249,7 +264,7 @@ def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Call, 
             labels=checkpoint.labels,
             preprocessing="resize=248,crop=224,interpolation=bicubic,mean=0.5,std=0.5",
             calibrate=SHARED / "data" / "calibration250",
-            options=Options(precision=precision, samples=samples, simplify=precision == "int8", min_speedup=0),
+            options=Options(precision=precision, samples=samples, simplify=False, min_speedup=0),
         )
         status, out, err = call(result.path, "--against", checkpoint.source, "--data", data, "--json", "-q")
         assert status == 0, err

@@ -66,7 +66,9 @@ class Scale:
         twin = copy(model)
         for tensor in twin.graph.initializer:
             if len(tensor.dims) == 2:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * self.factor, tensor.name))
+                tensor.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(tensor) * self.factor, tensor.name)
+                )
         return twin
 
 

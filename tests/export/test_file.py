@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_edge.errors import ExportError, ModelError, OptionError
@@ -22,6 +24,8 @@ from vit_edge.runtime.metadata import Metadata
 from vit_edge.runtime.preprocess import Preprocessing
 from vit_edge.runtime.seal import check_seal
 
+from ..conftest import listing
+
 METADATA = Metadata(Labels.of(["red", "grün"]), Preprocessing(4, (4, 4), "bilinear", (0.5,) * 3, (0.5,) * 3))
 
 
@@ -32,7 +36,11 @@ def model(pixels: int = 4, *, extra: int = 0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["means", "matrix"], ["logits"]),
     ]
     matrix = np.array([[1, -1], [0, 1], [-1, 0]], np.float32)
-    constants = {"axes": np.array([2, 3], np.int64), "matrix": matrix, "ballast": np.zeros(extra, np.uint8)}
+    constants: dict[str, NDArray[Any]] = {
+        "axes": np.array([2, 3], np.int64),
+        "matrix": matrix,
+        "ballast": np.zeros(extra, np.uint8),
+    }
     graph = helper.make_graph(
         nodes,
         "graph",
@@ -48,7 +56,7 @@ def test_a_written_file_opens_and_has_its_size_told(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     size = write_model(model(), METADATA, path)
     assert size == path.stat().st_size
-    assert sorted(os.listdir(tmp_path)) == ["model.onnx"]
+    assert listing(tmp_path) == ["model.onnx"]
     with Classifier(path) as classifier:
         assert classifier.labels == METADATA.labels
         assert classifier.preprocessing == METADATA.preprocessing
@@ -72,10 +80,10 @@ def test_an_existing_file_is_left_as_it_is_unless_forced(tmp_path: Path) -> None
     with pytest.raises(OptionError, match=r"model\.onnx exists; give --force"):
         write_model(model(), METADATA, path)
     assert path.read_bytes() == b"last night's"
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert listing(tmp_path) == ["model.onnx"]
     write_model(model(), METADATA, path, force=True)
     check_seal(path, "model")
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert listing(tmp_path) == ["model.onnx"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other folders that cannot be written")
@@ -86,7 +94,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path: Pat
         write_model(model(), METADATA, tmp_path / "taken" / "model.onnx")
     with pytest.raises(ExportError, match=r"cannot write .*absent/model\.onnx \(No such file or directory\)"):
         write_model(model(), METADATA, tmp_path / "absent" / "model.onnx")
-    assert os.listdir(tmp_path) == ["taken"]
+    assert listing(tmp_path) == ["taken"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
@@ -107,16 +115,20 @@ def test_a_full_disk_leaves_the_old_file_or_none(tmp_path: Path, old: bytes | No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert os.listdir(tmp_path) == ([] if old is None else ["model.onnx"])
+    assert listing(tmp_path) == ([] if old is None else ["model.onnx"])
     assert old is None or path.read_bytes() == old
 
 
-def test_a_model_too_large_for_one_file_names_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_one_file_names_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above the format's limit every reader fails, each in its own way; the limit is lowered to be met here."""
     monkeypatch.setattr(file, "MAX_BYTES", 50_000)
-    with pytest.raises(ExportError, match=r"the model takes 0\.0 GiB, and one ONNX file holds less than 2 GiB"):
+    with pytest.raises(
+        ExportError, match=r"the model takes 0\.0 GiB, and one ONNX file holds less than 2 GiB"
+    ):
         write_model(model(extra=100_000), METADATA, tmp_path / "model.onnx")
-    assert not os.listdir(tmp_path)
+    assert not listing(tmp_path)
 
 
 # Writes files of 4 MB to the same name, as fast as it can, and says when it begins.

@@ -1,5 +1,7 @@
 """Massive channels, planted in a network where they change nothing but the spread of one layer's input."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -34,8 +36,7 @@ def plant(model: ViT, *, block: int, factor: float = 300.0) -> ViT:
 
     GELU is the identity far from 0, so that a large bias scales what comes out of it without a change elsewhere.
     """
-    mlp = model.blocks[block].mlp
-    assert isinstance(mlp, nn.Module)
+    mlp: Any = model.blocks[block].mlp
     with torch.no_grad():
         mlp.fc1.bias[_CHANNEL] = factor
         mlp.fc2.bias -= factor * mlp.fc2.weight[:, _CHANNEL]

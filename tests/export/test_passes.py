@@ -1,6 +1,7 @@
 """Each pass on a real graph: what it changes, what it leaves, and the answers before and after."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -92,7 +93,7 @@ def test_every_gemm_becomes_a_product_and_a_sum(simplified: onnx.ModelProto) -> 
     onnx.checker.check_model(split, full_check=True)
 
 
-def gemm(**attributes: float) -> onnx.ModelProto:
+def gemm(**attributes: Any) -> onnx.ModelProto:
     """Give one Gemm of (batch, 3) with a 2 x 3 matrix and a bias."""
     node = helper.make_node("Gemm", ["pixels", "matrix", "bias"], ["logits"], name="head", **attributes)
     matrix = np.arange(6, dtype=np.float32).reshape((2, 3) if attributes.get("transB") else (3, 2))

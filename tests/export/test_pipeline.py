@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from vit_edge.runtime.metadata import Metadata
 from vit_edge.runtime.preprocess import Preprocessing
 from vit_edge.training import BEST
 
+from ..conftest import listing
 from .broken import Abort, Fail, Scale, Segfault, Tear
 
 PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
@@ -92,7 +92,9 @@ def classes(path: Path, images: Path) -> list[str]:
         return [prediction.label for prediction in classifier(list(list_images(images)))]
 
 
-def test_the_file_answers_right_on_images_that_nobody_has_seen(digits_model: Path, digits_images: Path) -> None:
+def test_the_file_answers_right_on_images_that_nobody_has_seen(
+    digits_model: Path, digits_images: Path
+) -> None:
     """The whole product in one line: weights in, right answers out, by the runtime alone."""
     with Classifier(digits_model) as classifier:
         samples = labelled_images(digits_images / "test", classifier.labels)
@@ -199,7 +201,7 @@ def test_an_explicit_precision_that_breaks_its_bound_stops(workshop: Workshop) -
     for precision in ("int8", "float16"):
         with pytest.raises(ExportError, match=rf"^{precision} broke its bound: logit drift .* --max-drift"):
             workshop(precision=precision, max_drift=1e-7)
-    assert not os.listdir(workshop.folder)
+    assert not listing(workshop.folder)
 
 
 def test_images_of_the_check_veto_what_the_calibration_let_pass(workshop: Workshop) -> None:
@@ -220,7 +222,9 @@ def test_images_of_the_check_choose_nothing(workshop: Workshop) -> None:
     """What vetoes must not fit as well, or the proof is one on its own training set."""
     with_check, _ = workshop("first.onnx")
     without, _ = workshop("second.onnx", check=None)
-    graphs = [onnx.load(result.path).graph.SerializeToString(deterministic=True) for result in (with_check, without)]
+    graphs = [
+        onnx.load(result.path).graph.SerializeToString(deterministic=True) for result in (with_check, without)
+    ]
     assert graphs[0] == graphs[1]
 
 
@@ -238,7 +242,7 @@ def test_an_export_without_any_image_is_refused(workshop: Workshop) -> None:
     """No real image, no proof; and there is no default that would be one."""
     with pytest.raises(OptionError, match=r"--calibrate, or .* --check"):
         workshop(calibrate=None, check=None)
-    assert not os.listdir(workshop.folder)
+    assert not listing(workshop.folder)
 
 
 def test_half_precision_is_checked_like_all_others(workshop: Workshop) -> None:
@@ -277,7 +281,7 @@ def test_labels_of_another_number_are_refused(workshop: Workshop) -> None:
     nine = Labels.of([f"digit {index}" for index in range(9)])
     with pytest.raises(OptionError, match="the model has 10 outputs but 9 labels were given"):
         workshop(labels=nine, check=None)
-    assert not os.listdir(workshop.folder)
+    assert not listing(workshop.folder)
 
 
 def test_an_existing_file_is_refused_before_the_work_and_left_alone(workshop: Workshop) -> None:
@@ -291,7 +295,7 @@ def test_an_existing_file_is_refused_before_the_work_and_left_alone(workshop: Wo
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     result, _ = workshop(force=True, precision="float32", check=None)
     assert result.path == path
-    assert os.listdir(workshop.folder) == ["model.onnx"]
+    assert listing(workshop.folder) == ["model.onnx"]
 
 
 def test_a_failed_export_leaves_the_old_file_in_spite_of_force(workshop: Workshop) -> None:
@@ -301,7 +305,7 @@ def test_a_failed_export_leaves_the_old_file_in_spite_of_force(workshop: Worksho
     with pytest.raises(ExportError, match="int8 broke its bound"):
         workshop(force=True, precision="int8", max_drift=1e-7, check=None)
     assert path.read_bytes() == b"last night's"
-    assert os.listdir(workshop.folder) == ["model.onnx"]
+    assert listing(workshop.folder) == ["model.onnx"]
 
 
 def test_a_missing_output_folder_is_told_before_the_work(workshop: Workshop) -> None:
@@ -317,8 +321,8 @@ def test_a_broken_image_is_named(workshop: Workshop, tmp_path: Path) -> None:
     (folder / "half.png").write_bytes((next(folder.iterdir())).read_bytes()[:60])
     with pytest.raises(ImageError, match=r"half\.png"):
         workshop(calibrate=folder, check=None)
+    (folder.parent / "empty").mkdir()
     with pytest.raises(DataError, match="expected images"):
-        (folder.parent / "empty").mkdir()
         workshop(calibrate=folder.parent / "empty", check=None)
     assert not (tmp_path / "model.onnx").exists()
 
@@ -370,7 +374,7 @@ def test_an_int8_graph_that_is_not_faster_does_not_ship(workshop: Workshop) -> N
     assert metadata(result.path).proof["not_int8"] == result.reason
     with pytest.raises(ExportError, match=r"int8 broke its bound: an answer takes .* --min-speedup"):
         workshop("other.onnx", precision="int8", min_speedup=1000.0)
-    assert os.listdir(workshop.folder) == ["model.onnx"]
+    assert listing(workshop.folder) == ["model.onnx"]
 
 
 def test_a_massive_channel_is_taken_out_of_int8_alone(workshop: Workshop) -> None:

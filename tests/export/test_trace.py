@@ -93,7 +93,13 @@ def test_the_graph_tells_nothing_of_the_machine_that_made_it(graph: onnx.ModelPr
         tensor.raw_data = b""
     # Weights are random bytes; the rest is all text that there is.
     text = structure.SerializeToString()
-    for trace_of_origin in (str(Path(__file__).parents[2]), str(Path.home()), "site-packages", ".py", "pkg.torch"):
+    for trace_of_origin in (
+        str(Path(__file__).parents[2]),
+        str(Path.home()),
+        "site-packages",
+        ".py",
+        "pkg.torch",
+    ):
         assert trace_of_origin.encode() not in text, trace_of_origin
     assert not re.search(rb"(?:/[\w.-]+){3,}", text)
     assert not any(node.doc_string or node.metadata_props for node in graph.graph.node)
@@ -182,7 +188,9 @@ def test_a_module_that_cannot_be_traced_is_one_sentence(capfd: pytest.CaptureFix
 
 def test_a_module_of_another_input_size_is_one_sentence(model: ViT) -> None:
     """The usual slip: preprocessing for 224 pixels given with a network for 16."""
-    with pytest.raises(ExportError, match=r"could not trace ViT \(expected pixels of shape \(batch, 3, 16, 16\)"):
+    with pytest.raises(
+        ExportError, match=r"could not trace ViT \(expected pixels of shape \(batch, 3, 16, 16\)"
+    ):
         trace(model, size=(24, 24), opset=20, batch=None)
 
 
