@@ -94,7 +94,7 @@ def measured(path: Path, checkpoint: Checkpoint, shared: Path) -> bool:
     rows = _TARGETS.get(precision, _no_targets)(report, comparison.accuracy, size)
     print(f"\n{precision + f', {comparison.images} images':24} {'measured':>28} {'target':>16}")
     for row in rows:
-        print(f"{row.name:24} {row.value:>28} {row.target:>16}{'' if row.met else '   MISSED'}")
+        print(f"{row.name:24} {row.value:>28} {row.target:>16} {'' if row.met else 'MISSED'}".rstrip())
     return all(row.met for row in rows)
 
 

@@ -8,11 +8,23 @@ from numpy.typing import NDArray
 
 from .images import Tick
 from .massive import channels
-from .passes import ClassTokenOnly, FuseAttention, Pass, QuantizeDynamic, SplitChannels, SplitGemm, Unflatten
+from .passes import (
+    ClassTokenOnly,
+    FuseAttention,
+    MigrateScales,
+    Pass,
+    QuantizeDynamic,
+    SplitChannels,
+    SplitGemm,
+    Unflatten,
+)
 from .recorder import Recorder, Step
 
 # Each gives the same answers in another form. Fusing looks for products on tokens, and leaves a reshape of its own.
 _REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten(), ClassTokenOnly())
+
+# SmoothQuant's own search found its best between a half and nine tenths.
+_STRENGTHS = (0.5, 0.7, 0.9)
 
 # Images on which massive channels are looked for: the same few channels stand out on every image.
 _CHANNEL_IMAGES = 64
@@ -48,7 +60,29 @@ def quantize(
             keep_float += tuple(node for node, _ in split)
         else:
             graph = rewritten
-    return (yield from recorder.apply(QuantizeDynamic(keep_float), graph, recorder.options.bounds["int8"]))
+    return (yield from _best_strength(recorder, graph, keep_float))
+
+
+def _best_strength(
+    recorder: Recorder, graph: onnx.ModelProto, keep_float: tuple[str, ...]
+) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
+    """Quantize with scale migration of several strengths and without, and give what drifts least."""
+    bounds = recorder.options.bounds["int8"]
+    quantize_dynamic = QuantizeDynamic(keep_float)
+    candidates = [(yield from recorder.apply(quantize_dynamic, graph, bounds))]
+    problem = recorder.problem
+    maxima = {layer.linear.input: layer.maxima for layer in channels(graph, _pixels(recorder))}
+    for strength in _STRENGTHS:
+        migrated = yield from recorder.apply(
+            MigrateScales(strength, maxima), graph, recorder.options.bounds["float32"]
+        )
+        if migrated is not None:
+            candidates.append((yield from recorder.apply(quantize_dynamic, migrated, bounds)))
+    kept = [recorder.kept(model) for model in candidates if model is not None]
+    if not kept:
+        recorder.problem = problem
+        return None
+    return min(kept, key=lambda one: one.comparison.drift).model
 
 
 def _pixels(recorder: Recorder) -> Iterator[NDArray[np.float32]]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ..runtime.session import open_session
 from .graph import Linear, copy, linears
 
-# A scale that spans r times the median channel leaves the median channel 127 / r levels. From here on those are
-# fewer than 13, less than 4 bits, and the answers of a whole network have been seen to turn on it.
-MASSIVE = 10.0
+# A scale that spans r times the median channel leaves the median channel 255 / r of its 255 levels; from here on
+# those are fewer than 51, less than 6 bits.
+MASSIVE = 5.0
 
 # More than this share of the channels are no outliers but a wide spread, which taking a few out does not mend.
 _MOST = 1 / 64

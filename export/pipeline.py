@@ -143,10 +143,14 @@ def run(
             model = yield from recorder.apply(Float16(), base, bounds)
         if model is not None:
             rival = base if precision == "int8" else None
-            verdict = yield from _veto(model, module, recorder, checking, bounds, options, rival=rival)
-            if verdict.problem is None:
+            try:
+                verdict = yield from _veto(model, module, recorder, checking, bounds, options, rival=rival)
+                recorder.problem = verdict.problem
+            # A graph that answers one image may still fail on a batch.
+            except ExportError as error:
+                recorder.problem = str(error)
+            if recorder.problem is None:
                 break
-            recorder.problem = verdict.problem
         if options.precision != "auto" or precision == "float32":
             raise ExportError(f"{precision} broke its bound: {recorder.problem}; {_ADVICE[precision]}")
         reason = f"{precision} broke its bound: {recorder.problem}"

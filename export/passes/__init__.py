@@ -12,6 +12,7 @@ from .class_token import ClassTokenOnly
 from .dynamic import QuantizeDynamic
 from .float16 import Float16
 from .fuse_attention import FuseAttention
+from .migrate_scales import MigrateScales
 from .simplify import Simplify
 from .split_channels import SplitChannels
 from .split_gemm import SplitGemm
@@ -21,6 +22,7 @@ __all__ = [
     "ClassTokenOnly",
     "Float16",
     "FuseAttention",
+    "MigrateScales",
     "Pass",
     "QuantizeDynamic",
     "Simplify",

@@ -27,7 +27,7 @@ def network() -> ViT:
     torch.manual_seed(0)
     model = ViT(CONFIG)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 

@@ -160,7 +160,7 @@ def test_every_step_is_measured_against_torch(digits_export: Export) -> None:
         assert step.comparison.images == 80
         assert step.bytes > 0
         assert step.seconds >= 0
-    float32 = [step.comparison for step in digits_export.steps[:-1]]
+    float32 = [step.comparison for step in digits_export.steps if not step.name.startswith("QuantizeDynamic")]
     assert all(comparison is not None and comparison.drift < 1e-5 for comparison in float32)
 
 

@@ -18,6 +18,7 @@ from vit_edge.export.massive import channels
 from vit_edge.export.passes import (
     ClassTokenOnly,
     FuseAttention,
+    MigrateScales,
     Pass,
     QuantizeDynamic,
     Simplify,
@@ -62,7 +63,9 @@ def transformers_vit() -> nn.Module:
 
 
 @pytest.fixture(
-    params=[timm_vit, torchvision_vit, transformers_vit], ids=["timm", "torchvision", "transformers"]
+    scope="module",
+    params=[timm_vit, torchvision_vit, transformers_vit],
+    ids=["timm", "torchvision", "transformers"],
 )
 def module(request: pytest.FixtureRequest) -> nn.Module:
     """A ViT of each library, with no weight left at zero, where a mistake would not show."""
@@ -236,5 +239,37 @@ def test_a_planted_massive_channel_is_found_in_the_rewritten_graph() -> None:
     model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
     for rewrite in REWRITES:
         model = named(rewrite(model))
-    massive = {layer.linear.node: layer.massive for layer in channels(model, [images()]) if layer.massive}
-    assert list(massive.values()) == [(11,)]
+    worst = max(channels(model, [images()]), key=lambda layer: layer.ratio)
+    assert worst.massive == (11,)
+
+
+def test_migrated_scales_change_no_answer_and_narrow_the_inputs(
+    module: nn.Module, traced: onnx.ModelProto
+) -> None:
+    """They are folded into norms and values, so that the float graph must answer as before."""
+    model = traced
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    pixels = images(8)
+    before = {layer.linear.input: layer.maxima for layer in channels(model, [pixels])}
+    migrated = named(MigrateScales(0.9, before)(model))
+    assert np.abs(answers(migrated, pixels) - torch_logits(module, pixels)).max() < 1e-4
+    after = {layer.linear.input: layer.maxima for layer in channels(migrated, [pixels])}
+    spread = {name: np.log(maxima).std() for name, maxima in before.items()}
+    narrowed = [name for name, maxima in after.items() if np.log(maxima).std() < 0.5 * spread[name]]
+    # Two norms a block but for the last one's first, whose output is also narrowed to a token, and its attention.
+    assert len(narrowed) >= 2 * (DEPTH - 1)
+
+
+def test_scales_do_not_migrate_past_a_second_reader(traced: onnx.ModelProto) -> None:
+    """Where something else reads the norm's output, scaling it would change that reader's input."""
+    model = traced
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    norms = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
+    model.graph.output.append(onnx.ValueInfoProto(name=norms[0]))
+    pixels = images()
+    before = {layer.linear.input: layer.maxima for layer in channels(model, [pixels])}
+    migrated = MigrateScales(0.9, before)(model)
+    read = [node for graph in (model, migrated) for node in graph.graph.node if node.output[0] == norms[0]]
+    assert read[0].input[1:] == read[1].input[1:]
