@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vit_edge.checking import Report, check_model, require_same
 from vit_edge.checkpoint import Checkpoint, load_checkpoint
+from vit_edge.cli.progress import progress
 from vit_edge.data import labelled_images
 from vit_edge.evaluation import Accuracy
 from vit_edge.export import Options, Precision, export_module
@@ -82,13 +83,13 @@ def measured(path: Path, checkpoint: Checkpoint, shared: Path) -> bool:
     with Classifier(path) as classifier:
         samples = labelled_images(shared / "data" / "imagenet_val800", classifier.labels)
         preprocessing = require_same(checkpoint, classifier)
-        for event in check_model(classifier, checkpoint.model, preprocessing, samples):
-            if isinstance(event, Report):
-                report = event
-            else:
-                print(f"\r{event} of {len(samples)} images", end="", file=sys.stderr, flush=True)
+        with progress("checking", total=len(samples), unit="images") as advance:
+            for event in check_model(classifier, checkpoint.model, preprocessing, samples):
+                if isinstance(event, Report):
+                    report = event
+                else:
+                    advance()
         precision = str(classifier.metadata.recipe["precision"])
-    print(file=sys.stderr)
     comparison, size = report.comparison, path.stat().st_size / 1e6
     assert comparison.accuracy is not None
     rows = _TARGETS.get(precision, _no_targets)(report, comparison.accuracy, size)

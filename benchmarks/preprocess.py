@@ -7,7 +7,6 @@ With the ``dev`` extra installed: ``python benchmarks/preprocess.py --shared DIR
 import argparse
 import io
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
+from vit_edge.cli.progress import progress
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, crop_pixels, normalise
 
@@ -104,17 +104,17 @@ def print_changed_answers(paths: list[Path], weights: Path) -> None:
     same_bytes = dict.fromkeys(ways, 0)
     changed = dict.fromkeys(ways, 0)
     drift = dict.fromkeys(ways, 0.0)
-    for number, path in enumerate(paths, 1):
-        with Image.open(path) as image:
-            reference = pillow_crop(image.convert("RGB"))
-        crops = {name: way(path) for name, way in ways.items()}
-        expected, *others = logits(model, [reference, *crops.values()])
-        for (name, crop), got in zip(crops.items(), others, strict=True):
-            same_bytes[name] += int(np.array_equal(crop, reference))
-            changed[name] += int(got.argmax() != expected.argmax())
-            drift[name] = max(drift[name], float((got - expected).abs().max()))
-        print(f"\r{number} of {len(paths)} images", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    with progress("comparing", total=len(paths), unit="images") as advance:
+        for path in paths:
+            with Image.open(path) as image:
+                reference = pillow_crop(image.convert("RGB"))
+            crops = {name: way(path) for name, way in ways.items()}
+            expected, *others = logits(model, [reference, *crops.values()])
+            for (name, crop), got in zip(crops.items(), others, strict=True):
+                same_bytes[name] += int(np.array_equal(crop, reference))
+                changed[name] += int(got.argmax() != expected.argmax())
+                drift[name] = max(drift[name], float((got - expected).abs().max()))
+            advance()
     title = f"{len(paths)} images against Pillow"
     print(f"\n{title:36} {'same bytes':>10} {'top-1 changed':>14} {'logit drift':>12}")
     for name in ways:

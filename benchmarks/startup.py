@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vit_edge.cli.progress import progress
+
 IMPORT_TARGET_S = 0.3
 RATIO_TARGET = 0.25
 
@@ -28,6 +30,7 @@ print(json.dumps({{"seconds": time.perf_counter() - start}}))
 
 _OURS = """
 import sys
+from vit_edge.cli.progress import progress
 from vit_edge.runtime import Classifier
 answer = Classifier(sys.argv[1])(sys.argv[3]).index
 """
@@ -126,13 +129,13 @@ def print_answers(files: list[Path], rounds: int) -> None:
 def interleaved(scripts: dict[str, str], files: list[Path], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Run scripts in turn, each time in a new process; the first turn warms the disk's cache and is dropped."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in scripts}
-    for turn in range(rounds + 1):
-        for name, script in scripts.items():
-            result = run(script, files)
-            if turn > 0:
-                results[name].append(result)
-        print(f"\rround {turn} of {rounds}", end="", file=sys.stderr, flush=True)
-    print("\r", end="", file=sys.stderr)
+    with progress("timing", total=rounds + 1, unit="rounds") as advance:
+        for turn in range(rounds + 1):
+            for name, script in scripts.items():
+                result = run(script, files)
+                if turn > 0:
+                    results[name].append(result)
+            advance()
     return results
 
 

@@ -1,4 +1,4 @@
-"""Runs ``vit-edge`` as users run it: a process of its own."""
+"""Runs ``vit-edge``: as users do, in a process of its own, or quicker, in this one."""
 
 import os
 import subprocess
@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import vit_edge
+from vit_edge.cli import main
 
 # Colours and a terminal's width are not to decide what a test sees.
 _PLAIN = {"NO_COLOR": "1", "COLUMNS": "100"}
@@ -25,7 +28,11 @@ def command(*arguments: object) -> list[str]:
 
 
 def call(
-    *arguments: object, stdin: bytes = b"", cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *arguments: object,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     done = subprocess.run(
@@ -34,7 +41,7 @@ def call(
         capture_output=True,
         cwd=cwd,
         env=environment() if env is None else env,
-        timeout=120,
+        timeout=timeout_s,
         check=False,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -49,6 +56,24 @@ def refused(*arguments: object, status: int = 1, **options: Any) -> str:
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
+
+
+class Entry:
+    """Calls one command through the program's entry, and gives the exit status, stdout and stderr."""
+
+    def __init__(
+        self, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        self._command, self._monkeypatch, self._capfd = command, monkeypatch, capfd
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["vit-edge", self._command, *map(str, arguments)])
+        self._capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = self._capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return int(ended.value.code or 0), captured.out, captured.err
 
 
 def absent(folder: Path, *modules: str) -> Path:

@@ -2,19 +2,18 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from vit_edge.checkpoint import load_checkpoint, save_checkpoint
-from vit_edge.cli import main
 from vit_edge.export import Options, Precision, export_module
 from vit_edge.runtime.labels import Labels
 
 from ..conftest import DIGITS
 from ..shared import SHARED, needs_shared
+from .command import Entry
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -32,24 +31,8 @@ KEYS = {
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> "Call":
-    return Call(monkeypatch, capfd)
-
-
-class Call:
-    """Calls ``vit-edge check`` and gives the exit status, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["vit-edge", "check", *map(str, arguments)])
-        self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = self._capfd.readouterr()
-        assert "Traceback" not in captured.err
-        return int(ended.value.code or 0), captured.out, captured.err
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Entry:
+    return Entry("check", monkeypatch, capfd)
 
 
 def few(images: Path, folder: Path, *names: str) -> Path:
@@ -62,7 +45,7 @@ def few(images: Path, folder: Path, *names: str) -> Path:
 
 
 def test_json_is_one_object_with_the_promised_keys(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path
 ) -> None:
     """Shares are fractions and the drop is in points; scripts are built on both."""
     status, out, _ = call(
@@ -84,7 +67,7 @@ def test_json_is_one_object_with_the_promised_keys(
 
 
 def test_the_table_says_the_same_for_people(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path
 ) -> None:
     """Answers on stdout, progress on stderr, and no progress where it isn't wanted."""
     arguments = (digits_model, "--against", digits_checkpoint, "--data", digits_images / "test")
@@ -106,7 +89,7 @@ def test_the_table_says_the_same_for_people(
 
 
 def test_a_broken_bound_is_status_1_and_the_report_is_there_all_the_same(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """A pipeline stops on the status, and the person who looks into it needs the numbers."""
     data = few(digits_images, tmp_path / "data", "one", "two")
@@ -122,7 +105,7 @@ def test_a_broken_bound_is_status_1_and_the_report_is_there_all_the_same(
 
 
 def test_folders_are_matched_by_name_and_never_by_place(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """Sorted by name, eight comes first and is output 8: by place, each of these would be wrong."""
     data = few(digits_images, tmp_path / "data", "eight", "four", "zero")
@@ -137,7 +120,7 @@ def test_folders_are_matched_by_name_and_never_by_place(
 
 
 def test_folders_are_matched_by_synset_id_too(
-    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """ImageNet's folders are ids, whose order is not that of every model's outputs."""
     ids = [f"n{9 - place:08}" for place in range(10)]
@@ -171,7 +154,7 @@ def test_folders_are_matched_by_synset_id_too(
 
 
 def test_a_folder_that_is_no_class_is_named(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """Leaving it out unseen would measure other images than the user believes."""
     data = few(digits_images, tmp_path / "data", "one", "two")
@@ -184,7 +167,7 @@ def test_a_folder_that_is_no_class_is_named(
 
 
 def test_a_bare_state_dict_takes_the_files_labels_and_preprocessing(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """They were given at the export; asking again would only invite a difference."""
     save_file(load_file(digits_checkpoint), tmp_path / "bare.safetensors")
@@ -201,7 +184,7 @@ def test_a_bare_state_dict_takes_the_files_labels_and_preprocessing(
 
 
 def test_a_checkpoint_that_means_something_else_is_refused(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """Numbers that compare two different things look like any others."""
     checkpoint = load_checkpoint(digits_checkpoint)
@@ -215,7 +198,7 @@ def test_a_checkpoint_that_means_something_else_is_refused(
 
 
 def test_what_is_not_there_is_one_sentence(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """Paths are mistyped every day."""
     data = digits_images / "test"
@@ -233,7 +216,7 @@ def test_what_is_not_there_is_one_sentence(
 
 
 def test_an_image_that_cannot_be_read_is_named(
-    call: Call, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+    call: Entry, digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
     """A check on fewer images than there are is another check."""
     data = few(digits_images, tmp_path / "data", "one")
@@ -245,7 +228,7 @@ def test_an_image_that_cannot_be_read_is_named(
 
 @needs_shared
 @pytest.mark.slow
-def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Call, tmp_path: Path) -> None:
+def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Entry, tmp_path: Path) -> None:
     """All that was proven on digits holds for a real network on real photographs."""
     checkpoint = load_checkpoint(
         SHARED / "models" / "vit_tiny_patch16_224.safetensors",

@@ -1,10 +1,8 @@
 """``vit-edge demo``: the whole road from images to answers, for real."""
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -17,20 +15,7 @@ from vit_edge.cli.demo import NAMES, _call, _prepare
 from vit_edge.data import labelled_images, list_images
 from vit_edge.runtime.labels import Labels
 
-ROOT = str(Path(__file__).parents[2])
-
-
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, "-m", "vit_edge", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path},
-        timeout=1800,
-        check=False,
-    )
+from .command import call, environment
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(folder: Path) -> subprocess.CompletedProcess[str]:
     """The demo, run once as a newcomer runs it."""
-    return call("demo", cwd=folder)
+    return call("demo", cwd=folder, timeout_s=1800)
 
 
 @pytest.mark.slow
@@ -116,7 +101,7 @@ def test_a_step_that_fails_stops_the_demo_with_its_status(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Going on would bury the cause under errors that follow from it."""
-    monkeypatch.setenv("PYTHONPATH", ROOT)
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     for arguments, status in ((("info", tmp_path / "absent.onnx"), 1), (("info", "--nonsense"), 2)):
         with pytest.raises(typer.Exit) as stopped:
             _call(*arguments)

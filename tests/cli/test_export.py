@@ -11,12 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from vit_edge.checkpoint import load_checkpoint
-from vit_edge.cli import main
 from vit_edge.export.options import DEFAULT_BOUNDS
 from vit_edge.runtime import Classifier
 from vit_edge.runtime.preprocess import Preprocessing
 
 from ..conftest import DIGITS, listing
+from .command import Entry
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -24,20 +24,8 @@ PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
 QUICK = ("--no-simplify", "--samples", 8)
 
 
-class Call:
-    """Calls ``vit-edge export`` and gives the exit status, stdout and stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["vit-edge", "export", *map(str, arguments)])
-        self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = self._capfd.readouterr()
-        assert "Traceback" not in captured.err
-        return int(ended.value.code or 0), captured.out, captured.err
+class Call(Entry):
+    """Calls ``vit-edge export``."""
 
     def refused(self, *arguments: object, status: int) -> str:
         """Call what has to be refused, and give its one sentence."""
@@ -49,7 +37,7 @@ class Call:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    return Call(monkeypatch, capfd)
+    return Call("export", monkeypatch, capfd)
 
 
 @pytest.fixture

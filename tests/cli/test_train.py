@@ -17,22 +17,9 @@ from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
 
 from ..training.pictures import paint
+from .command import call
 
 SMALL = ("--image-size", "8", "--epochs", "6", "--batch-size", "8")
-
-
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, "-m", "vit_edge", "train", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path},
-        timeout=300,
-        check=False,
-    )
 
 
 class Refused(Protocol):
@@ -58,7 +45,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_a_folder_becomes_a_checkpoint_that_knows_its_classes(tmp_path: Path) -> None:
     """This is the whole job: the file alone answers right on pictures that it has never seen."""
     data = paint(tmp_path / "data", each=16)
-    done = call(data, "-o", tmp_path / "run", *SMALL)
+    done = call("train", data, "-o", tmp_path / "run", *SMALL)
     assert done.returncode == 0, done.stderr
     checkpoint = load_checkpoint(tmp_path / "run" / "best.safetensors")
     assert checkpoint.labels is not None
@@ -80,7 +67,7 @@ def test_a_folder_becomes_a_checkpoint_that_knows_its_classes(tmp_path: Path) ->
 def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
     """A script reads the one and a person the other."""
     data = paint(tmp_path / "data", each=10)
-    done = call(data, "-o", tmp_path / "run", *SMALL)
+    done = call("train", data, "-o", tmp_path / "run", *SMALL)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line) for line in lines]
     best = [epoch for epoch in epochs if epoch["best"]][-1]
@@ -90,7 +77,7 @@ def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
     )
     assert "Reading training images: 27/27 images" in done.stderr
     assert "Training: 6/6 epochs, loss " in done.stderr
-    quiet = call(data, "-o", tmp_path / "run", *SMALL, "--quiet", "--force")
+    quiet = call("train", data, "-o", tmp_path / "run", *SMALL, "--quiet", "--force")
     assert (quiet.returncode, quiet.stderr) == (0, "")
     # The same seed, a process of its own: the same numbers to the last digit.
     assert quiet.stdout == done.stdout
@@ -105,7 +92,7 @@ def test_options_reach_the_training(tmp_path: Path) -> None:
     val = paint(tmp_path / "val", each=2, seed=1)
     colours = ("--mean", "0.4/0.5/0.6", "--std", "0.25")
     options = ("--val", val, *colours, "--skip-broken", "--flip", "--model", "vit_mini_patch4_28")
-    done = call(data, "-o", tmp_path / "run", *SMALL, *options)
+    done = call("train", data, "-o", tmp_path / "run", *SMALL, *options)
     assert done.returncode == 0, done.stderr
     assert "left out 1 training images that cannot be read" in done.stderr
     assert "of 6 validation images right" in done.stdout
