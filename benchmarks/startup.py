@@ -30,7 +30,6 @@ print(json.dumps({{"seconds": time.perf_counter() - start}}))
 
 _OURS = """
 import sys
-from vit_edge.cli.progress import progress
 from vit_edge.runtime import Classifier
 answer = Classifier(sys.argv[1])(sys.argv[3]).index
 """
