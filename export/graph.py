@@ -37,7 +37,8 @@ def linears(model: onnx.ModelProto) -> Iterator[Linear]:
     """Give every product whose second factor is a constant matrix, in graph order."""
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     for node in model.graph.node:
-        if node.op_type in ("MatMul", "Attention") and node.input[1] in matrices:
+        product = (node.domain, node.op_type) in (("", "MatMul"), ("com.microsoft", "Attention"))
+        if product and node.input[1] in matrices:
             yield Linear(node.name, node.input[0], node.input[1], splits=node.op_type == "MatMul")
 
 

@@ -232,7 +232,12 @@ class Classifier:
             pixels.append(self.pixels(image))
             prepare_ms.append((time.perf_counter() - start) * 1e3)
         start = time.perf_counter()
-        probabilities = softmax(self.logits(np.stack(pixels)))
+        logits = self.logits(np.stack(pixels))
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"{self.name} answered with infinite values or NaN; export it anew with --precision int8 or float32"
+            )
+        probabilities = softmax(logits)
         infer_ms = (time.perf_counter() - start) * 1e3 / len(pixels)
         return [
             Prediction(self._best(row, top), before + infer_ms)

@@ -88,15 +88,16 @@ class Labels:
     def find(self, name: str) -> int | None:
         """Give the place of the class that a folder's *name* means, or None.
 
-        A synset id matches a class's id; anything else matches a whole name, or one of its comma-separated
-        synonyms where no other class has it too. Letter case does not count, and ``_`` stands for a space.
+        A synset id matches a class's id, alone or with the name behind it; anything else matches a whole name, or
+        one of its comma-separated synonyms where no other class has it too. Letter case does not count, and ``_``
+        stands for a space.
         A name that two classes have (ImageNet's two cranes) means neither: their ids tell them apart.
         """
         wanted = _fold(name)
         if not wanted:
             return None
         for index, label in enumerate(self.items):
-            if label.id is not None and wanted == _fold(label.id):
+            if label.id is not None and wanted in (_fold(label.id), _fold(str(label))):
                 return index
         hits = [index for index, label in enumerate(self.items) if wanted == _fold(label.name)]
         if hits:

@@ -52,9 +52,16 @@ def sealed(model: bytes, entries: Entries) -> bytes:
 
 
 def colour_graph(
-    *, classes: int = 3, channels: int = 3, batch: int = 0, side: int = SIDE, opset: int = 17, unused: int = 0
+    *,
+    classes: int = 3,
+    channels: int = 3,
+    batch: int = 0,
+    side: int = SIDE,
+    opset: int = 17,
+    unused: int = 0,
+    gain: float = 4,
 ) -> bytes:
-    """Make a graph whose logits are four times the mean of each channel.
+    """Make a graph whose logits are *gain* times the mean of each channel.
 
     It maps (batch, channels, side, side) to (batch, classes), float32.
 
@@ -65,8 +72,9 @@ def colour_graph(
         side: Height and width of the input.
         opset: The version of the operators.
         unused: How many weights no operator reads; ONNX Runtime warns of each.
+        gain: What the means are multiplied by.
     """
-    weights = 4 * np.eye(channels, classes, dtype=np.float32)
+    weights = np.where(np.eye(channels, classes), gain, 0).astype(np.float32)
     graph = b"".join(
         (
             _field(1, _node("GlobalAveragePool", ["pixels"], "mean")),

@@ -304,3 +304,10 @@ def test_a_file_for_a_newer_onnx_runtime_is_refused_with_the_way_out() -> None:
 def test_what_is_sealed_but_no_onnx_is_refused() -> None:
     """The seal says that the bytes are whole, not what they are."""
     assert "cannot run the model" in refused(sealed(b"\xff" * 50, {}))
+
+
+def test_a_model_that_answers_with_no_number_is_an_error() -> None:
+    """A half-precision file can overflow on a bright image, and NaN would be reported as a probability."""
+    overflowing = Classifier(sealed(colour_graph(gain=float("inf")), METADATA.to_properties()), threads=1)
+    with pytest.raises(ModelError, match="the model answered with infinite values or NaN; "):
+        overflowing(flat_colour("red"))

@@ -99,6 +99,7 @@ def test_labels_are_made_of_names_labels_or_labels() -> None:
     [
         ("n01440764", 0),
         ("N01440764", 0),
+        ("n01440764 tench, Tinca tinca", 0),
         ("tench, Tinca tinca", 0),
         ("tinca_tinca", 0),
         ("Tench", 0),
