@@ -53,8 +53,8 @@ class Export:
         checked_on: The folder that had the last word.
         batched_agreement: The share of images whose answer in a batch of 5 is the one that they get alone; None for
             a graph of a fixed batch size.
-        latency_ms, float32_ms: The median time of an answer of the shipped graph and of the float graph, timed in
-            turns on this machine; None where INT8 was not shipped.
+        latency_ms, float32_ms: The time of an answer of the shipped graph and of the float graph, taken in turns on
+            this machine; None where INT8 was not shipped.
         steps: All steps, in order.
     """
 
