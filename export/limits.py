@@ -11,11 +11,13 @@ IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 OPSETS = tuple(IR_VERSIONS)
 """The opsets that can be written."""
 
-# From ONNX Runtime's table of versions and opsets.
-_OLDEST_ONNXRUNTIME = {17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.20", 23: "1.23"}
+# From ONNX Runtime's table of versions and opsets, and the release notes for its own operators; minor versions of 1.
+_OLDEST_OF_OPSET = {17: 12, 18: 14, 19: 15, 20: 17, 21: 18, 22: 20, 23: 23}
+_OLDEST_OF_OPERATOR = {"MultiHeadAttention": 14}
 
 
 def oldest_onnxruntime(model: onnx.ModelProto) -> str:
-    """Give the oldest ONNX Runtime that reads a graph's opset and IR version."""
+    """Give the oldest ONNX Runtime that reads a graph's opset and IR version, and has its operators."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return _OLDEST_ONNXRUNTIME[opset]
+    needed = (_OLDEST_OF_OPERATOR.get(node.op_type, 0) for node in model.graph.node if node.domain)
+    return f"1.{max(_OLDEST_OF_OPSET[opset], *needed, 0)}"

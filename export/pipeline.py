@@ -168,7 +168,7 @@ def run(
             "processor": processor(),
             "batch": options.batch or "any",
             "opset": options.opset,
-            "oldest_onnxruntime": oldest_onnxruntime(base),
+            "oldest_onnxruntime": oldest_onnxruntime(model),
         },
         proof=verdict.proof(bounds, reason),
     )

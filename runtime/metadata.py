@@ -40,6 +40,7 @@ class Metadata:
         """Give the entries of ``metadata_props``, all of them JSON."""
         properties: dict[str, Any] = {
             "schema": SCHEMA,
+            "classes": len(self.labels),
             "labels": [label.name for label in self.labels.items],
             "preprocess": self.preprocessing.to_dict(),
             "source": self.source,

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from vit_edge.checkpoint import load_checkpoint
+from vit_edge.data import labelled_images
 from vit_edge.export.options import DEFAULT_BOUNDS
 from vit_edge.runtime import Classifier
 from vit_edge.runtime.preprocess import Preprocessing
@@ -88,6 +89,31 @@ def test_quiet_says_the_result_alone(
     status, out, err = call(*arguments, "-o", tmp_path / "model.onnx", "--precision", "float32")
     assert (status, err) == (0, "")
     assert out.startswith(f"{tmp_path / 'model.onnx'}: float32, ")
+
+
+def test_another_image_size_resamples_the_positions_and_asks_for_its_preprocessing(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """What the checkpoint says of its images is for its own size, and is not stretched in silence."""
+    larger = PREPROCESSING.replace("32", "48")
+    arguments = (
+        digits_checkpoint,
+        "-o",
+        tmp_path / "model.onnx",
+        "--image-size",
+        48,
+        "--precision",
+        "float32",
+    )
+    images = ("--calibrate", digits_images / "calibrate", *QUICK)
+    assert "does not tell its preprocessing; give --preprocess" in call.refused(*arguments, *images, status=2)
+    status, _, _ = call(*arguments, *images, "--preprocess", larger)
+    assert status == 0
+    with Classifier(tmp_path / "model.onnx") as classifier:
+        assert classifier.preprocessing.crop == (48, 48)
+        samples = labelled_images(digits_images / "test", classifier.labels)
+        right = sum(classifier(sample.path).index == sample.target for sample in samples)
+    assert right > len(samples) / 4
 
 
 def test_the_reason_for_float32_is_told(

@@ -164,6 +164,18 @@ def test_every_step_is_measured_against_torch(digits_export: Export) -> None:
     assert all(comparison is not None and comparison.drift < 1e-5 for comparison in float32)
 
 
+def test_the_strength_of_migration_that_drifts_least_ships(digits_export: Export) -> None:
+    """No one strength suits every network, and none at all can be best."""
+    tried = [
+        step.comparison.drift
+        for step in digits_export.steps
+        if step.name.startswith("QuantizeDynamic") and step.comparison is not None
+    ]
+    assert len(tried) == 4
+    assert len(set(tried)) > 1
+    assert metadata(digits_export.path).proof["calibration"]["drift"] == min(tried)
+
+
 def test_int8_ships_where_it_keeps_its_bounds(workshop: Workshop) -> None:
     """And then without a reason for anything else."""
     result, events = workshop()

@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from vit_edge.export.graph import linears, named
+from vit_edge.export.limits import oldest_onnxruntime
 from vit_edge.export.massive import channels
 from vit_edge.export.passes import (
     ClassTokenOnly,
@@ -273,3 +274,12 @@ def test_scales_do_not_migrate_past_a_second_reader(traced: onnx.ModelProto) -> 
     migrated = MigrateScales(0.9, before)(model)
     read = [node for graph in (model, migrated) for node in graph.graph.node if node.output[0] == norms[0]]
     assert read[0].input[1:] == read[1].input[1:]
+
+
+def test_the_oldest_runtime_is_that_of_the_newest_operator(module: nn.Module) -> None:
+    """A device told that its runtime is new enough must not fail on an operator of ONNX Runtime's own."""
+    model = named(trace(module, size=(SIZE, SIZE), opset=17, batch=None))
+    assert oldest_onnxruntime(model) == "1.12"
+    for rewrite in REWRITES:
+        model = named(rewrite(model))
+    assert oldest_onnxruntime(model) == "1.14"

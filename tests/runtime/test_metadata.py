@@ -41,6 +41,7 @@ def test_ids_are_written_only_where_there_are_any() -> None:
     """Labels of one's own have none."""
     plain = replace(METADATA, labels=Labels.of(["red", "green", "blue"]))
     assert "vit_edge.label_ids" not in plain.to_properties()
+    assert plain.to_properties()["vit_edge.classes"] == str(len(plain.labels))
     assert Classifier(colour_model(plain)).labels == plain.labels
 
 

@@ -41,6 +41,12 @@ def export(
     labels: shared.Labels = None,
     preprocess: shared.Preprocess = None,
     heads: shared.Heads = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Run at this side in pixels: the positions are resampled. Needs --preprocess for it."
+        ),
+    ] = None,
     simplify: Annotated[bool, typer.Option(help="Simplify the graph with onnxsim.")] = True,
     opset: Annotated[int, typer.Option(min=17, max=23, help="The ONNX operator set to write.")] = 20,
     dynamic_batch: Annotated[
@@ -82,7 +88,9 @@ def export(
     given_labels, given_preprocessing = given(labels, preprocess)
     if output.exists() and not force:
         raise OptionError(f"{output} exists; give --force to replace it, or another name with -o")
-    loaded = load_checkpoint(checkpoint, labels=given_labels, preprocessing=given_preprocessing, heads=heads)
+    loaded = load_checkpoint(
+        checkpoint, labels=given_labels, preprocessing=given_preprocessing, heads=heads, image_size=image_size
+    )
     known_labels, known_preprocessing = complete(loaded)
     events = run(
         loaded.model,
