@@ -76,10 +76,10 @@ class Prediction:
 class Classifier:
     """A model file held open, ready to classify images.
 
-    Example:
-        >>> classifier = Classifier("model.onnx")                        # doctest: +SKIP
-        >>> classifier("cat.jpg").label                                  # doctest: +SKIP
-        'tabby, tabby cat'
+    Example::
+
+        classifier = Classifier("model.onnx")
+        print(classifier("photo.jpg").label)
     """
 
     def __init__(
