@@ -46,9 +46,12 @@ $(BIN)/python:
 
 $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): a few minutes on the first run."
-	$(PIP) install $(CPU_TORCH) $(EDITABLE) '.[demo]'
+	@if [ -e $(VENV)/test.stamp ]; then $(MAKE) --no-print-directory test-tools; else $(install_demo); fi
 	$(usable_opencv)
 	@touch $@
+
+# What the tests need includes what the demo needs, and another build of torch on top would break torchvision.
+install_demo = $(PIP) install $(CPU_TORCH) $(EDITABLE) '.[demo]'
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): a few minutes on the first run."

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from .images import Tick
-from .massive import channels
+from .massive import Channels, channels
 from .passes import (
     ClassTokenOnly,
     FuseAttention,
@@ -60,18 +60,20 @@ def quantize(
             keep_float += tuple(node for node, _ in split)
         else:
             graph = rewritten
-    return (yield from _best_strength(recorder, graph, keep_float))
+            # What is left of the split inputs has other maxima.
+            found = channels(graph, _pixels(recorder))
+    return (yield from _best_strength(recorder, graph, found, keep_float))
 
 
 def _best_strength(
-    recorder: Recorder, graph: onnx.ModelProto, keep_float: tuple[str, ...]
+    recorder: Recorder, graph: onnx.ModelProto, found: tuple[Channels, ...], keep_float: tuple[str, ...]
 ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
     """Quantize with scale migration of several strengths and without, and give what drifts least."""
     bounds = recorder.options.bounds["int8"]
     quantize_dynamic = QuantizeDynamic(keep_float)
     candidates = [(yield from recorder.apply(quantize_dynamic, graph, bounds))]
     problem = recorder.problem
-    maxima = {layer.linear.input: layer.maxima for layer in channels(graph, _pixels(recorder))}
+    maxima = {layer.linear.input: layer.maxima for layer in found}
     for strength in _STRENGTHS:
         migrated = yield from recorder.apply(
             MigrateScales(strength, maxima), graph, recorder.options.bounds["float32"]

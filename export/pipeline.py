@@ -223,10 +223,10 @@ class _Verdict:
             proof["check"] = {"set": self.checked_on, **self.checked.to_dict()}
         if self.batched_agreement is not None:
             proof["batched"] = {"batch": _BATCHES[-1], "agreement_with_alone": self.batched_agreement}
-        if self.latency_ms is not None:
+        if self.latency_ms is not None and self.rival_ms is not None:
             proof["latency_ms"] = {
                 "int8": round(self.latency_ms, 3),
-                "float32": self.rival_ms and round(self.rival_ms, 3),
+                "float32": round(self.rival_ms, 3),
                 "threads": usable_cores(),
             }
         if reason is not None:

@@ -410,7 +410,8 @@ def test_a_massive_channel_is_taken_out_of_int8_alone(workshop: Workshop) -> Non
 
 
 def timm_vit() -> torch.nn.Module:
-    timm = pytest.importorskip("timm")
+    import timm
+
     model: torch.nn.Module = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=10
     )
