@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import OptionError
 from ..evaluation import Bounds
 from ..runtime.labels import Label, Labels
 from .images import Tick
@@ -59,16 +60,20 @@ def export_module(
     """
     from ..reference import digest
     from ..runtime.preprocess import Preprocessing
+    from .network import TorchNetwork
 
+    chosen = options or Options()
+    if len(chosen.targets) > 1:
+        raise OptionError("one call makes one file; give one target, or use `run`")
     events: Any = run(
-        module,
+        TorchNetwork(module),
         labels=Labels.of(labels),
         preprocessing=Preprocessing.parse(preprocessing) if isinstance(preprocessing, str) else preprocessing,
         output=Path(output),
         source=Source(type(module).__name__, digest(module), {}),
         calibrate=None if calibrate is None else Path(calibrate),
         check=None if check is None else Path(check),
-        options=options or Options(),
+        options=chosen,
     )
     *_, result = events
     assert isinstance(result, Export)

@@ -42,6 +42,22 @@ def linears(model: onnx.ModelProto) -> Iterator[Linear]:
             yield Linear(node.name, node.input[0], node.input[1], splits=node.op_type == "MatMul")
 
 
+def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what an exporter notes beside the graph: source lines, stack traces, paths of the machine.
+
+    They tell a stranger where the model was made, and are a good part of a small file.
+    """
+    bare = copy(model)
+    bare.doc_string = bare.graph.doc_string = ""
+    del bare.metadata_props[:]
+    del bare.graph.metadata_props[:]
+    del bare.graph.value_info[:]
+    for part in (*bare.graph.node, *bare.graph.input, *bare.graph.output, *bare.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    return bare
+
+
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give every node a name of its own: quantizers tell nodes apart by name only, and exporters leave it out."""
     twin, taken = copy(model), set[str]()

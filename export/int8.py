@@ -1,93 +1,205 @@
-"""From a float graph to the INT8 graph for ONNX Runtime's CPU provider."""
+"""From a float graph to the INT8 graph for a target: exact rewrites that pay, candidates, and the choice among them."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from .images import Tick
-from .massive import Channels, channels
-from .passes import (
-    ClassTokenOnly,
-    FuseAttention,
-    MigrateScales,
-    Pass,
-    QuantizeDynamic,
-    SplitChannels,
-    SplitGemm,
-    Unflatten,
-)
+from ..errors import ExportError
+from ..runtime.cores import usable_cores
+from .elsewhere import Elsewhere
+from .images import Runner, Tick
+from .options import Options
+from .pareto import Row, judged, picked
+from .passes import ClassTokenOnly, FuseAttention, Pass, QuantizeDynamic, SplitGemm, Unflatten
+from .passes.merge_tokens import Sites, parse_schedule, schedules
+from .recipe import EXACT, Candidate, Workbench
 from .recorder import Recorder, Step
+from .rewrite import observe
+from .search import search
+from .sensitivity import Sensitivity
+from .speed import race
+from .targets import Target
 
-# Each gives the same answers in another form. Fusing looks for products on tokens, and leaves a reshape of its own.
-_REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten(), ClassTokenOnly())
+# Products stand apart from their biases and on tokens: what all that follows looks for.
+_PLAIN: tuple[Pass, ...] = (SplitGemm(), Unflatten())
 
-# SmoothQuant's own search found its best between a half and nine tenths.
-_STRENGTHS = (0.5, 0.7, 0.9)
+# Each of these is to make the graph faster. Fusing leaves a reshape of its own.
+_FASTER: tuple[tuple[Pass, ...], ...] = ((FuseAttention(), Unflatten()), (ClassTokenOnly(),))
 
-# Images on which massive channels are looked for: the same few channels stand out on every image.
-_CHANNEL_IMAGES = 64
+# A rewrite that gains less than this share of the time is left out: the simpler graph is the better one.
+_GAIN = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What became of a float graph.
+
+    Attributes:
+        model: The INT8 graph to ship; None where no candidate keeps its bounds.
+        rows: All candidates as measured, in the order in which they were built.
+        chosen: The place of the one to ship.
+        sensitivities: The linear layers, most harmful first.
+        float_ms: The time of one answer of the float graph, measured in the same run; None where it was not.
+        complete: Whether the time was enough for the whole search.
+        problem: Why none ships.
+    """
+
+    model: onnx.ModelProto | None
+    rows: tuple[Row, ...]
+    chosen: int | None
+    sensitivities: tuple[Sensitivity, ...]
+    float_ms: float | None
+    complete: bool
+    problem: str | None
 
 
 def quantize(
-    recorder: Recorder, base: onnx.ModelProto
-) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-    """Rewrite and quantize a graph; every step is measured, and one that does harm is left out.
+    recorder: Recorder, base: onnx.ModelProto, target: Target, elsewhere: Elsewhere | None
+) -> Generator[Tick | Step, None, Quantized]:
+    """Search the INT8 graph for a target.
 
     Args:
         recorder: Runs and measures the steps.
         base: The float graph.
-
-    Returns:
-        The INT8 graph; None where it broke its bounds, with the recorder's `problem` set.
+        target: What the graph is for.
+        elsewhere: Where the target's provider can be timed; None where it is the CPU provider of this interpreter, or
+            is not at hand.
     """
-    exact = recorder.options.bounds["float32"]
-    graph = base
-    for rewrite in _REWRITES:
-        rewritten = yield from recorder.apply(rewrite, graph, exact)
-        graph = graph if rewritten is None else rewritten
-    yield Tick("looking for massive channels", 0, 1)
-    found = channels(graph, _pixels(recorder))
-    yield Tick("looking for massive channels", 1, 1)
-    split = tuple(
-        (layer.linear.node, layer.massive) for layer in found if layer.linear.splits and layer.massive
+    options = recorder.options
+    bounds = options.bounds["int8"]
+    graph = yield from _rewritten(recorder, base, target)
+    bench = Workbench(recorder, target, graph)
+    found = yield from search(
+        bench,
+        budget_s=options.budget_s,
+        max_drift=bounds.max_drift,
+        merges=_merges(options, graph, target),
     )
-    keep_float = tuple(layer.linear.node for layer in found if not layer.linear.splits and layer.massive)
-    if split:
-        rewritten = yield from recorder.apply(SplitChannels(split), graph, exact)
-        if rewritten is None:
-            keep_float += tuple(node for node, _ in split)
-        else:
-            graph = rewritten
-            # What is left of the split inputs has other maxima.
-            found = channels(graph, _pixels(recorder))
-    return (yield from _best_strength(recorder, graph, found, keep_float))
+    candidates = found.candidates
+    if not candidates:
+        return Quantized(None, (), None, found.sensitivities, None, found.complete, recorder.problem)
+    runners = [place for place, one in enumerate(candidates) if bounds.broken_by(one.comparison) is None]
+    float_ms, times = yield from _timed(
+        recorder, base, [candidates[place].model for place in runners], target, elsewhere
+    )
+    latencies = dict(zip(runners, times, strict=True))
+    rows = judged(
+        [
+            Row(str(one.recipe), one.model.ByteSize(), one.comparison, latencies.get(place), None)
+            for place, one in enumerate(candidates)
+        ],
+        bounds,
+        float_ms=float_ms,
+        min_speedup=options.min_speedup,
+    )
+    able = _allowed(rows, candidates, options)
+    chosen = picked(able, options.pick)
+    return Quantized(
+        None if chosen is None else candidates[chosen].model,
+        rows,
+        chosen,
+        found.sensitivities,
+        float_ms,
+        found.complete,
+        None if chosen is not None else _nearest(rows),
+    )
 
 
-def _best_strength(
-    recorder: Recorder, graph: onnx.ModelProto, found: tuple[Channels, ...], keep_float: tuple[str, ...]
-) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
-    """Quantize with scale migration of several strengths and without, and give what drifts least."""
-    bounds = recorder.options.bounds["int8"]
-    quantize_dynamic = QuantizeDynamic(keep_float)
-    candidates = [(yield from recorder.apply(quantize_dynamic, graph, bounds))]
-    problem = recorder.problem
-    maxima = {layer.linear.input: layer.maxima for layer in found}
-    for strength in _STRENGTHS:
-        migrated = yield from recorder.apply(
-            MigrateScales(strength, maxima), graph, recorder.options.bounds["float32"]
+def _allowed(rows: Sequence[Row], candidates: Sequence[Candidate], options: Options) -> Sequence[Row]:
+    """Where one schedule of token merging was asked for, what does not merge is there to compare with."""
+    if options.merge_tokens in (None, "auto"):
+        return rows
+    return [
+        row
+        if one.recipe.merged
+        else Row(row.recipe, row.bytes, row.comparison, row.latency_ms, row.problem or "merges no tokens")
+        for row, one in zip(rows, candidates, strict=True)
+    ]
+
+
+def _nearest(rows: Sequence[Row]) -> str | None:
+    """Give why the candidate that drifts least cannot ship."""
+    return min(rows, key=lambda row: row.comparison.drift).problem
+
+
+def _merges(options: Options, graph: onnx.ModelProto, target: Target) -> tuple[Sites, ...]:
+    if options.merge_tokens is None:
+        return ()
+    if not target.fused:
+        raise ExportError(
+            f"tokens can be merged for the targets cpu and cpu-avx2, not for {target.name}; leave out --merge-tokens"
         )
-        if migrated is not None:
-            candidates.append((yield from recorder.apply(quantize_dynamic, migrated, bounds)))
-    kept = [recorder.kept(model) for model in candidates if model is not None]
-    if not kept:
-        recorder.problem = problem
-        return None
-    return min(kept, key=lambda one: one.comparison.drift).model
+    if options.merge_tokens != "auto":
+        return (parse_schedule(options.merge_tokens),)
+    attentions = [node for node in graph.graph.node if node.op_type in ("Attention", "MultiHeadAttention")]
+    if not attentions:
+        raise ExportError(
+            "no fused attention was found in this network, and tokens are merged by its keys; leave out --merge-tokens"
+        )
+    tokens = observe(graph).shapes[attentions[0].input[0]][1][0]
+    return schedules(len(attentions), tokens)
 
 
-def _pixels(recorder: Recorder) -> Iterator[NDArray[np.float32]]:
-    images, batch = recorder.images, recorder.options.batch or 1
-    for path in images.paths[:_CHANNEL_IMAGES]:
-        yield np.repeat(images.pixels(path), batch, axis=0)
+def _rewritten(
+    recorder: Recorder, base: onnx.ModelProto, target: Target
+) -> Generator[Tick | Step, None, onnx.ModelProto]:
+    """Rewrite a graph exactly; what the target does not run faster is left out."""
+    graph = base
+    for rewrite in _PLAIN:
+        graph = (yield from recorder.apply(rewrite, graph, EXACT)) or graph
+    if not target.fused:
+        return graph
+    stages = [graph]
+    for group in _FASTER:
+        before = graph
+        for rewrite in group:
+            graph = (yield from recorder.apply(rewrite, graph, EXACT)) or graph
+        if graph is not before and _shape(graph) != _shape(before):
+            stages.append(graph)
+    if len(stages) == 1:
+        return graph
+    # What a rewrite gains shows once the products are quantized, since they are what is left in the way.
+    quantizer = QuantizeDynamic(bits=target.weight_bits)
+    quantized = [quantizer(stage) for stage in stages]
+    times = yield from race(quantized, _one_input(recorder, graph), "timing rewrites")
+    best = 0
+    for place in range(1, len(stages)):
+        if times[place] < (1 - _GAIN) * times[best]:
+            best = place
+    for place in range(best + 1, len(stages)):
+        yield recorder.leave_out(
+            stages[place],
+            f"it does not pay here: {times[place]:.2f} ms, without it {times[best]:.2f} ms",
+        )
+    return stages[best]
+
+
+def _shape(graph: onnx.ModelProto) -> list[str]:
+    return sorted(node.op_type for node in graph.graph.node)
+
+
+def _timed(
+    recorder: Recorder,
+    base: onnx.ModelProto,
+    models: Sequence[onnx.ModelProto],
+    target: Target,
+    elsewhere: Elsewhere | None,
+) -> Generator[Tick | Step, None, tuple[float | None, Sequence[float | None]]]:
+    """Time the float graph and the candidates in turns, where the target's provider is at hand."""
+    if not models:
+        return None, []
+    pixels = _one_input(recorder, base)
+    if target.provider == "cpu":
+        times = yield from race((base, *models), pixels)
+    elif elsewhere is not None:
+        times = yield from elsewhere.race((base, *models), pixels, threads=usable_cores())
+    else:
+        return None, [None] * len(models)
+    return times[0], times[1:]
+
+
+def _one_input(recorder: Recorder, model: onnx.ModelProto) -> np.ndarray:
+    images = recorder.images
+    return np.repeat(images.given(Runner(model), images.paths[0]), recorder.options.batch or 1, axis=0)

@@ -29,10 +29,13 @@ class Channels:
     Attributes:
         linear: The layer.
         maxima: (channels,) float32, the largest absolute value of each channel over all images and tokens.
+        lowest, highest: The least and the largest value of all.
     """
 
     linear: Linear
     maxima: NDArray[np.float32]
+    lowest: float
+    highest: float
 
     @property
     def ratio(self) -> float:
@@ -66,9 +69,16 @@ def channels(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
     session = open_session(watched.SerializeToString(), name="the traced model")
     input_name = session.get_inputs()[0].name
-    maxima: dict[str, NDArray[np.float32]] = {}
+    ranges: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for batch in batches:
         for name, values in zip(names, session.run(names, {input_name: batch}), strict=True):
-            largest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
-            maxima[name] = np.maximum(maxima.get(name, largest), largest)
-    return tuple(Channels(linear, maxima[linear.input]) for linear in found)
+            rows = values.reshape(-1, values.shape[-1])
+            low, high = rows.min(axis=0), rows.max(axis=0)
+            if name in ranges:
+                low, high = np.minimum(ranges[name][0], low), np.maximum(ranges[name][1], high)
+            ranges[name] = low, high
+    return tuple(
+        Channels(linear, np.maximum(-low, high), float(low.min()), float(high.max()))
+        for linear in found
+        for low, high in [ranges[linear.input]]
+    )

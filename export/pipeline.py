@@ -1,43 +1,42 @@
-"""The export itself: trace, passes, and after each step the answers of the new graph against torch's."""
+"""The export itself: float graph, passes, and after each step the new graph's answers against the network's."""
 
 import random
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import onnx
+import onnxruntime
 
 from ..data import Sample, labelled_images, list_images
 from ..errors import ExportError, OptionError
-from ..evaluation import Bounds, Comparison, compare
-from ..runtime.cores import usable_cores
+from ..evaluation import Comparison
 from ..runtime.labels import Labels
 from ..runtime.metadata import Metadata
 from ..runtime.preprocess import Preprocessing
 from ..runtime.processor import processor
+from .elsewhere import Elsewhere
 from .file import write_model
 from .graph import named
-from .images import Images, Runner, Tick
-from .int8 import quantize
+from .images import Images, Tick
+from .int8 import Quantized, quantize
 from .limits import oldest_onnxruntime
+from .network import Network
 from .options import Options
-from .passes import Float16, Simplify
+from .pareto import Row
+from .passes import Float16, RawPixels, Simplify
 from .recorder import Recorder, Step
-from .speed import race
-
-if TYPE_CHECKING:
-    from torch import nn
+from .sensitivity import Sensitivity
+from .targets import Target, target
+from .verdict import Verdict, veto
 
 T = TypeVar("T")
 
 # onnxsim takes seconds on a large ViT; one that hangs must not hang the export.
 _SIMPLIFY_TIMEOUT_S = 600.0
-
-# Batch sizes that the dynamic axis is proven at, beside one; the last is also the one whose agreement is stored.
-_BATCHES = (2, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +46,25 @@ class Export:
     Attributes:
         path: The file.
         bytes: Its size.
+        target: What it is for.
         precision: What was shipped: ``float32``, ``float16`` or ``int8``.
         reason: Why that is not INT8, where ``auto`` chose.
-        comparison: The shipped graph against torch, on the images of `checked_on`.
+        comparison: The shipped graph against the reference, on the images of `checked_on`.
         checked_on: The folder that had the last word.
         batched_agreement: The share of images whose answer in a batch of 5 is the one that they get alone; None for
             a graph of a fixed batch size.
         latency_ms, float32_ms: The time of an answer of the shipped graph and of the float graph, taken in turns on
-            this machine; None where INT8 was not shipped.
+            this machine; None where INT8 was not shipped, or its provider is not at hand.
+        candidates: The INT8 graphs that were found, as measured.
+        chosen: The place of the shipped one among them.
+        sensitivities: The linear layers, the one whose quantization harms most first.
+        complete: Whether the time was enough for the whole search.
         steps: All steps, in order.
     """
 
     path: Path
     bytes: int
+    target: str
     precision: str
     reason: str | None
     comparison: Comparison
@@ -67,7 +72,31 @@ class Export:
     batched_agreement: float | None
     latency_ms: float | None
     float32_ms: float | None
+    candidates: tuple[Row, ...]
+    chosen: int | None
+    sensitivities: tuple[Sensitivity, ...]
+    complete: bool
     steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, ready for JSON."""
+        return {
+            "path": str(self.path),
+            "bytes": self.bytes,
+            "target": self.target,
+            "precision": self.precision,
+            "reason": self.reason,
+            "checked_on": self.checked_on,
+            **self.comparison.to_dict(),
+            "batched_agreement": self.batched_agreement,
+            "latency_ms": self.latency_ms,
+            "float32_ms": self.float32_ms,
+            "candidates": [row.to_dict() for row in self.candidates],
+            "chosen": self.chosen,
+            "sensitivities": [layer.to_dict() for layer in self.sensitivities],
+            "complete": self.complete,
+            "steps": [step.to_dict() for step in self.steps],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +109,7 @@ class Source:
 
 
 def run(
-    module: "nn.Module",
+    network: Network,
     *,
     labels: Labels,
     preprocessing: Preprocessing,
@@ -90,102 +119,150 @@ def run(
     check: Path | None,
     options: Options,
 ) -> Iterator[Tick | Step | Export]:
-    """Export a classifier to one ONNX file; yields progress, each step, and last the result.
+    """Export a classifier to one ONNX file a target; yields progress, each step, and each file when it is written.
 
     Args:
-        module: Maps (batch, 3, height, width) float32 to (batch, classes) logits.
+        network: What is exported; its own answers are the reference.
         labels: The classes in the order of the logits.
-        preprocessing: From an image to the module's input.
-        output: The file to write; it appears whole, at the end, or not at all.
-        source: Where the module came from.
+        preprocessing: From an image to the network's input.
+        output: The file to write; it appears whole, at the end, or not at all. With several targets the name of each
+            goes in front of the suffix.
+        source: Where the network came from.
         calibrate: Images that choose and fit. A folder of any shape; labels are not used.
         check: Images with labels (a folder per class) that can only veto.
-        options: Precision, graph and bounds.
+        options: Precision, graph, targets and bounds.
 
     Raises:
-        OptionError: Neither folder is given, or the file exists.
+        OptionError: Neither folder is given, or a file exists.
         ExportError: A step failed, or its answers broke its bounds.
         ImageError, DataError: The images are not usable.
     """
-    # Here, so that the command line's help and a pass in a process apart need no torch.
-    from .trace import trace
-
-    if output.exists() and not options.force:
-        raise OptionError(f"{output} exists; give --force to replace it, or another name with -o")
+    targets = [target(name) for name in options.targets]
+    outputs = {one.name: _output(output, one, targets) for one in targets}
+    for path in outputs.values():
+        if path.exists() and not options.force:
+            raise OptionError(f"{path} exists; give --force to replace it, or another name with -o")
     if not output.parent.is_dir():
         raise OptionError(f"there is no folder {output.parent}; make it, or write elsewhere with -o")
+    places = {one.name: _elsewhere(one, options) for one in targets}
     fitting, checking = _gather(calibrate, check, labels, preprocessing, options)
     recorder = Recorder(fitting, options)
+    base = yield from _base(recorder, network, labels, preprocessing, min(one.max_opset for one in targets))
+    for one in targets:
+        before = len(recorder.steps)
+        shipped = yield from _ship(recorder, base, network, checking, one, places[one.name])
+        metadata = Metadata(
+            labels=labels,
+            preprocessing=preprocessing,
+            source={"name": source.name, "sha256": source.sha256, "network": source.network},
+            recipe=_recipe(shipped, recorder, one, options),
+            proof=_proof(shipped, network, options),
+        )
+        verdict, search = shipped.verdict, shipped.search
+        yield Export(
+            path=outputs[one.name],
+            bytes=write_model(shipped.model, metadata, outputs[one.name], force=options.force),
+            target=one.name,
+            precision=shipped.precision,
+            reason=shipped.reason,
+            comparison=verdict.checked or verdict.fitted,
+            checked_on=verdict.checked_on or verdict.fitted_on,
+            batched_agreement=verdict.batched_agreement,
+            latency_ms=verdict.latency_ms,
+            float32_ms=verdict.float_ms,
+            candidates=search.rows if search else (),
+            chosen=search.chosen if search and shipped.precision == "int8" else None,
+            sensitivities=search.sensitivities if search else (),
+            complete=search.complete if search else True,
+            steps=tuple(recorder.steps[:_SHARED] + recorder.steps[max(before, _SHARED) :]),
+        )
 
+
+# Steps that every target's file begins with: tracing and simplifying.
+_SHARED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipped:
+    """A graph that kept its bounds, and how it came to be the one."""
+
+    model: onnx.ModelProto
+    precision: str
+    reason: str | None
+    verdict: Verdict
+    search: Quantized | None
+
+
+def _base(
+    recorder: Recorder, network: Network, labels: Labels, preprocessing: Preprocessing, max_opset: int
+) -> Generator[Tick | Step, None, onnx.ModelProto]:
+    """Get the float graph that all precisions and targets begin with."""
+    options, exact = recorder.options, recorder.options.bounds["float32"]
     yield Tick("tracing", 0, 1)
     start = time.perf_counter()
-    traced = trace(module, size=preprocessing.crop, opset=options.opset, batch=options.batch)
+    traced = network.graph(size=preprocessing.crop, opset=min(options.opset, max_opset), batch=options.batch)
     seconds = time.perf_counter() - start
     yield Tick("tracing", 1, 1)
     _require_classes(traced, labels)
-    yield from fitting.answer(module)
-    base = yield from recorder.record("Trace", named(traced), seconds, options.bounds["float32"])
+    yield from recorder.images.answer(network)
+    base = yield from recorder.record("Trace", named(traced), seconds, exact)
     if base is None:
-        raise ExportError(f"the traced graph does not give torch's answers: {recorder.problem}")
+        raise ExportError(f"the traced graph does not give {network.reference}'s answers: {recorder.problem}")
     if options.simplify:
-        simplified = yield from recorder.apply(
-            Simplify(), base, options.bounds["float32"], timeout_s=_SIMPLIFY_TIMEOUT_S
-        )
-        base = base if simplified is None else simplified
+        base = (yield from recorder.apply(Simplify(), base, exact, timeout_s=_SIMPLIFY_TIMEOUT_S)) or base
+    if options.input == "uint8":
+        raw = yield from recorder.apply(RawPixels(preprocessing.mean, preprocessing.std), base, exact)
+        if raw is None:
+            raise ExportError(f"the graph cannot take raw pixels: {recorder.problem}")
+        base = raw
+    return base
 
-    reason = None
-    for precision in _order(options):
+
+def _ship(
+    recorder: Recorder,
+    base: onnx.ModelProto,
+    network: Network,
+    checking: Images | None,
+    aim: Target,
+    elsewhere: Elsewhere | None,
+) -> Generator[Tick | Step, None, _Shipped]:
+    """Make the graph for a target, in the best precision that keeps its bounds."""
+    options, reasons = recorder.options, list[str]()
+    search = None
+    for precision in _order(options, aim):
         bounds = options.bounds[precision]
         model: onnx.ModelProto | None = base
+        times: tuple[float | None, float | None] = (None, None)
         if precision == "int8":
-            model = yield from quantize(recorder, base)
+            search = yield from quantize(recorder, base, aim, elsewhere)
+            model, recorder.problem = search.model, search.problem
+            if search.chosen is not None:
+                times = search.rows[search.chosen].latency_ms, search.float_ms
         elif precision == "float16":
             model = yield from recorder.apply(Float16(), base, bounds)
         if model is not None:
-            rival = base if precision == "int8" else None
             try:
-                verdict = yield from _veto(model, module, recorder, checking, bounds, options, rival=rival)
+                verdict = yield from veto(
+                    model,
+                    recorder.kept(model).comparison,
+                    network=network,
+                    fitting=recorder.images,
+                    checking=checking,
+                    bounds=bounds,
+                    any_batch=options.batch is None,
+                    elsewhere=elsewhere,
+                )
                 recorder.problem = verdict.problem
             # A graph that answers one image may still fail on a batch.
             except ExportError as error:
                 recorder.problem = str(error)
             if recorder.problem is None:
-                break
+                verdict.latency_ms, verdict.float_ms = times
+                return _Shipped(model, precision, "; ".join(reasons) or None, verdict, search)
         if options.precision != "auto" or precision == "float32":
             raise ExportError(f"{precision} broke its bound: {recorder.problem}; {_ADVICE[precision]}")
-        reason = f"{precision} broke its bound: {recorder.problem}"
-
-    assert model is not None
-    metadata = Metadata(
-        labels=labels,
-        preprocessing=preprocessing,
-        source={"name": source.name, "sha256": source.sha256, "network": source.network},
-        recipe={
-            "precision": precision,
-            "steps": recorder.kept(model).steps,
-            "target": "cpu",
-            "provider": "CPUExecutionProvider",
-            "processor": processor(),
-            "batch": options.batch or "any",
-            "opset": options.opset,
-            "oldest_onnxruntime": oldest_onnxruntime(model),
-        },
-        proof=verdict.proof(bounds, reason),
-    )
-    size = write_model(model, metadata, output, force=options.force)
-    final = verdict.checked or verdict.fitted
-    yield Export(
-        path=output,
-        bytes=size,
-        precision=precision,
-        reason=reason,
-        comparison=final,
-        checked_on=checking.name if checking else fitting.name,
-        batched_agreement=verdict.batched_agreement,
-        latency_ms=verdict.latency_ms,
-        float32_ms=verdict.rival_ms,
-        steps=tuple(recorder.steps),
-    )
+        reasons.append(f"{precision} broke its bound: {recorder.problem}")
+    raise AssertionError("float32 ships or raises")
 
 
 _ADVICE = {
@@ -195,101 +272,50 @@ _ADVICE = {
 }
 
 
-@dataclass
-class _Verdict:
-    """What was measured on a finished graph before it ships."""
-
-    fitted: Comparison
-    checked: Comparison | None = None
-    batched_agreement: float | None = None
-    latency_ms: float | None = None
-    rival_ms: float | None = None
-    problem: str | None = None
-    fitted_on: str = ""
-    checked_on: str = ""
-
-    def proof(self, bounds: Bounds, reason: str | None) -> dict[str, Any]:
-        """Give what the file says of its agreement with torch."""
-        proof: dict[str, Any] = {
-            "reference": "torch float32",
-            "calibration": {"set": self.fitted_on, **self.fitted.to_dict()},
-            "bounds": {
-                "min_agreement": bounds.min_agreement,
-                "max_drift": bounds.max_drift,
-                "max_drop": bounds.max_drop,
-            },
-        }
-        if self.checked is not None:
-            proof["check"] = {"set": self.checked_on, **self.checked.to_dict()}
-        if self.batched_agreement is not None:
-            proof["batched"] = {"batch": _BATCHES[-1], "agreement_with_alone": self.batched_agreement}
-        if self.latency_ms is not None and self.rival_ms is not None:
-            proof["latency_ms"] = {
-                "int8": round(self.latency_ms, 3),
-                "float32": round(self.rival_ms, 3),
-                "threads": usable_cores(),
-            }
-        if reason is not None:
-            proof["not_int8"] = reason
-        return proof
+def _recipe(shipped: _Shipped, recorder: Recorder, aim: Target, options: Options) -> dict[str, Any]:
+    model = shipped.model
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return {
+        "precision": shipped.precision,
+        "steps": recorder.kept(model).steps,
+        "target": aim.name,
+        "provider": aim.provider_name if shipped.verdict.on_target else "CPUExecutionProvider",
+        "processor": processor(),
+        "batch": options.batch or "any",
+        "opset": opset,
+        "oldest_onnxruntime": oldest_onnxruntime(model),
+    }
 
 
-def _veto(
-    model: onnx.ModelProto,
-    module: "nn.Module",
-    recorder: Recorder,
-    checking: Images | None,
-    bounds: Bounds,
-    options: Options,
-    *,
-    rival: onnx.ModelProto | None,
-) -> Generator[Tick | Step, None, _Verdict]:
-    """Check a graph at other batch sizes, against a rival's speed, and on the images that only veto."""
-    fitting = recorder.images
-    verdict = _Verdict(fitted=recorder.kept(model).comparison, fitted_on=fitting.name)
-    if options.batch is None:
-        for size in _BATCHES:
-            agreement = yield from _batched_agreement(model, fitting, size)
-            if agreement < bounds.min_batched_agreement:
-                verdict.problem = (
-                    f"in batches of {size}, {100 * agreement:.2f} % of the images keep the answer that they get "
-                    f"alone, at least {100 * bounds.min_batched_agreement:g} % wanted"
-                )
-                return verdict
-        verdict.batched_agreement = agreement
-    if rival is not None:
-        pixels = fitting.pixels(fitting.paths[0])
-        pixels = np.repeat(pixels, options.batch or 1, axis=0)
-        verdict.rival_ms, verdict.latency_ms = yield from race((rival, model), pixels)
-        if verdict.rival_ms < options.min_speedup * verdict.latency_ms:
-            verdict.problem = (
-                f"an answer takes {verdict.latency_ms:.2f} ms and in float32 {verdict.rival_ms:.2f} ms, at least "
-                f"{options.min_speedup:g} times as fast wanted"
-            )
-            return verdict
-    if checking is not None:
-        if checking.reference is None:
-            yield from checking.answer(module)
-        measurement = checking.measure(model, "checking")
-        yield from measurement
-        verdict.checked, verdict.checked_on = measurement.comparison, checking.name
-        verdict.problem = bounds.broken_by(measurement.comparison)
-    return verdict
+def _proof(shipped: _Shipped, network: Network, options: Options) -> dict[str, Any]:
+    proof = {
+        "reference": f"{network.reference} float32" if network.reference == "torch" else network.reference
+    }
+    found: dict[str, Any] = proof | shipped.verdict.to_dict(
+        options.bounds[shipped.precision], shipped.precision
+    )
+    if shipped.reason is not None:
+        found["not_int8"] = shipped.reason
+    if shipped.search is not None:
+        found["candidates"] = [row.to_dict() for row in shipped.search.rows]
+        found["chosen"] = shipped.search.chosen if shipped.precision == "int8" else None
+        found["pick"] = options.pick
+    return found
 
 
-def _batched_agreement(model: onnx.ModelProto, images: Images, size: int) -> Generator[Tick, None, float]:
-    """Run the images in batches and alone, and give the share of the same answers."""
-    runner = Runner(model)
-    pixels = [images.pixels(path) for path in images.paths]
-    # A full batch at least once, however few images there are.
-    pixels += pixels[: -len(pixels) % size] if len(pixels) >= size else pixels * size
-    alone, batched = [], []
-    for start in range(0, len(pixels) - size + 1, size):
-        part = pixels[start : start + size]
-        alone += [runner(one) for one in part]
-        batched.append(runner(np.concatenate(part)))
-        yield Tick(f"batches of {size}", start + size, len(pixels))
-    return compare(np.concatenate(alone), np.concatenate(batched)).agreement
+def _output(output: Path, one: Target, targets: Sequence[Target]) -> Path:
+    """Give a target's file: with several, its name goes in front of the suffix."""
+    return output if len(targets) == 1 else output.with_name(f"{output.stem}.{one.name}{output.suffix}")
+
+
+def _elsewhere(aim: Target, options: Options) -> Elsewhere | None:
+    """Give where a target's provider is at hand; None for the CPU provider, and where it is not."""
+    if aim.provider == "cpu":
+        return None
+    if options.target_python is not None:
+        return Elsewhere(aim, options.target_python)
+    here = aim.provider_name in onnxruntime.get_available_providers()
+    return Elsewhere(aim, Path(sys.executable)) if here else None
 
 
 def _gather(
@@ -335,13 +361,18 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     return random.Random(0).sample(list(items), min(count, len(items)))
 
 
-def _order(options: Options) -> tuple[str, ...]:
-    return ("int8", "float32") if options.precision == "auto" else (options.precision,)
+def _order(options: Options, aim: Target) -> tuple[str, ...]:
+    """Give the precisions to try, best first."""
+    if options.precision != "auto":
+        return (options.precision,)
+    return ("float16" if aim.recipe == "float16" else "int8", "float32")
 
 
 def _require_classes(model: onnx.ModelProto, labels: Labels) -> None:
-    classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
-    if classes != len(labels):
+    sides = model.graph.output[0].type.tensor_type.shape.dim
+    classes = sides[-1].dim_value if sides else 0
+    # A graph made elsewhere may leave the number open; a wrong one then shows in the first comparison.
+    if classes and classes != len(labels):
         raise OptionError(
             f"the model has {classes} outputs but {len(labels)} labels were given; give one for each"
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -32,6 +33,17 @@ class Step:
     bytes: int
     comparison: Comparison | None
     problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, ready for JSON."""
+        values: dict[str, Any] = {"name": self.name, "seconds": round(self.seconds, 3), "bytes": self.bytes}
+        if self.comparison is not None:
+            values |= {
+                "images": self.comparison.images,
+                "agreement": round(self.comparison.agreement, 6),
+                "drift": self.comparison.to_dict()["drift"],
+            }
+        return values | {"problem": self.problem}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,13 @@ class Recorder:
         return next(kept for kept in self._kept if kept.model is model)
 
     def apply(
-        self, step: Pass, model: onnx.ModelProto, bounds: Bounds, *, timeout_s: float | None = None
+        self,
+        step: Pass,
+        model: onnx.ModelProto,
+        bounds: Bounds,
+        *,
+        timeout_s: float | None = None,
+        count: int | None = None,
     ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
         """Call a pass and measure its result.
 
@@ -74,6 +92,7 @@ class Recorder:
             model: What it is called with.
             bounds: What its result must keep.
             timeout_s: Run the pass in a process of its own, for at most so long.
+            count: How many images its result is measured on; all unless given.
 
         Returns:
             The new model; None where the pass failed or its result broke the bounds, with `problem` set.
@@ -89,7 +108,9 @@ class Recorder:
             problem = f"{step} failed ({reason})"
         else:
             seconds = time.perf_counter() - start
-            return (yield from self.record(repr(step), named(result), seconds, bounds, before=model))
+            return (
+                yield from self.record(repr(step), named(result), seconds, bounds, before=model, count=count)
+            )
         self.problem = problem
         yield self._note(Step(repr(step), time.perf_counter() - start, model.ByteSize(), None, problem))
         return None
@@ -102,9 +123,10 @@ class Recorder:
         bounds: Bounds,
         *,
         before: onnx.ModelProto | None = None,
+        count: int | None = None,
     ) -> Generator[Tick | Step, None, onnx.ModelProto | None]:
         """Measure the result of a step on the graph *before*; None where it broke its bounds, with `problem` set."""
-        measurement = self.images.measure(model, name.partition("(")[0])
+        measurement = self.images.measure(model, name.partition("(")[0], count=count)
         comparison = None
         try:
             yield from measurement
@@ -119,6 +141,11 @@ class Recorder:
         steps = () if before is None else self.kept(before).steps
         self._kept.append(Kept(model, comparison, (*steps, name)))
         return model
+
+    def leave_out(self, model: onnx.ModelProto, problem: str) -> Step:
+        """Note that a graph is not used after all, though it kept its bounds."""
+        kept = self.kept(model)
+        return self._note(Step(kept.steps[-1], 0.0, model.ByteSize(), kept.comparison, problem))
 
     def _note(self, step: Step) -> Step:
         self.steps.append(step)

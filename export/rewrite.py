@@ -80,7 +80,12 @@ def observe(model: onnx.ModelProto) -> Observed:
     noise = np.random.default_rng(0)
     shapes, zeros = [], []
     for batch in (fixed, fixed) if fixed else _OBSERVED_BATCHES:
-        pixels = noise.standard_normal((batch, *source.shape[1:]), np.float32)
+        shape = (batch, *source.shape[1:])
+        pixels = (
+            noise.integers(256, size=shape, dtype=np.uint8)
+            if source.type == "tensor(uint8)"
+            else noise.standard_normal(shape, np.float32)
+        )
         values = dict(
             zip(
                 (o.name for o in session.get_outputs()), session.run(None, {source.name: pixels}), strict=True

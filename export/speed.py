@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,13 +25,14 @@ _PAUSE_S = 0.02
 
 
 def race(
-    models: Sequence[onnx.ModelProto], pixels: NDArray[np.float32]
+    models: Sequence[onnx.ModelProto], pixels: NDArray[Any], stage: str = "timing"
 ) -> Generator[Tick, None, tuple[float, ...]]:
     """Time graphs in turns, so that a machine whose speed drifts treats all alike.
 
     Args:
         models: The graphs.
-        pixels: One input, (batch, 3, height, width) float32.
+        pixels: One input, as the graphs take it.
+        stage: What is timed, for the progress.
 
     Returns:
         For each graph the time of an answer in milliseconds, on the CPU provider with all cores: the 20th percentile.
@@ -48,11 +50,11 @@ def race(
             # The first answer after a pause wakes the threads up.
             runner(pixels)
             found += (_time_ms(runner, pixels) for _ in range(count))
-        yield Tick("timing", done, _ROUNDS)
+        yield Tick(stage, done, _ROUNDS)
     return tuple(float(np.quantile(found, _QUANTILE)) for found in times)
 
 
-def _time_ms(runner: Runner, pixels: NDArray[np.float32]) -> float:
+def _time_ms(runner: Runner, pixels: NDArray[Any]) -> float:
     start = time.perf_counter()
     runner(pixels)
     return (time.perf_counter() - start) * 1e3

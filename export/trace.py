@@ -13,10 +13,9 @@ from torch import nn
 
 from ..errors import ExportError
 from ..reference import Logits, evaluating
+from .graph import without_notes
 from .limits import IR_VERSIONS, MAX_BYTES, OPSETS
-
-INPUT = "pixels"
-OUTPUT = "logits"
+from .network import INPUT, OUTPUT
 
 # The exporter bakes a batch of 1 into the graph, so that the example must hold more.
 _EXAMPLES = 2
@@ -66,23 +65,6 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
     model: onnx.ModelProto = program.model_proto
     model.ir_version = IR_VERSIONS[opset]
     return without_notes(model)
-
-
-def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what an exporter notes beside the graph: source lines, stack traces, paths of the machine.
-
-    They tell a stranger where the model was made, and are a good part of a small file.
-    """
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    bare.doc_string = bare.graph.doc_string = ""
-    del bare.metadata_props[:]
-    del bare.graph.metadata_props[:]
-    del bare.graph.value_info[:]
-    for part in (*bare.graph.node, *bare.graph.input, *bare.graph.output, *bare.graph.initializer):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    return bare
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:

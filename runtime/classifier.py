@@ -1,5 +1,6 @@
 """Classifies images with a model file: decode, preprocess, infer, answer."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -13,12 +14,19 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .errors import ImageError, ModelError
+from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
 from .labels import Labels
 from .metadata import Metadata
-from .preprocess import Preprocessing, preprocess
-from .seal import check_seal
+from .preprocess import Preprocessing
+from .processor import differences, processor
+from .seal import KEY, check_seal
 from .session import PROVIDERS, open_session, refusal
+
+_LOG = logging.getLogger(__name__)
+
+# Seals of the files whose notes are in the log: a server that opens a file for every worker logs them once.
+_noted: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +115,19 @@ class Classifier:
         self.name = name
         self.provider = _choose(provider)
         session = open_session(data, name=name, provider=self.provider, threads=threads)
-        self.metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map, name)
-        self._input = session.get_inputs()[0]
+        properties = session.get_modelmeta().custom_metadata_map
+        self.metadata = Metadata.from_properties(properties, name)
+        self._input = GraphInput.of(session, name)
         self._check_shapes(session)
         self._session: onnxruntime.InferenceSession | None = session
+        self._notes = tuple(
+            f"{name} {difference}"
+            for difference in differences(self.metadata.recipe, PROVIDERS[self.provider], processor())
+        )
+        if (seal := properties.get(KEY, name)) not in _noted:
+            _noted.add(seal)
+            for note in self._notes:
+                _LOG.warning(note)
 
     @property
     def labels(self) -> Labels:
@@ -123,10 +140,22 @@ class Classifier:
         return self.metadata.preprocessing
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: how this device differs from the one that the file was measured on.
+
+        Each is a sentence; there are none where nothing differs. They are logged as warnings as well, once a file.
+        """
+        return self._notes
+
+    @property
+    def input(self) -> InputType:
+        """What the graph takes: ``float32``, normalised planes, or ``uint8``, raw pixels (see `pixels`)."""
+        return self._input.type
+
+    @property
     def batch(self) -> int | None:
         """The only batch size that the graph takes; None where any is taken."""
-        size = self._input.shape[0]
-        return size if isinstance(size, int) else None
+        return self._input.batch
 
     # A path as text is a sequence of text too; the first signature wins, as the code does.
     @overload
@@ -176,19 +205,33 @@ class Classifier:
             for prediction in self._classify(sources[start : start + batch_size], top)
         ]
 
-    def pixels(self, image: ImageSource) -> NDArray[np.float32]:
-        """Give what the network sees of an image: (3, height, width) float32, RGB, normalised."""
-        return preprocess(read_image(image), self.preprocessing)
+    def pixels(self, image: ImageSource) -> Pixels:
+        """Give what the graph takes of an image, resized and cropped.
 
-    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        Returns:
+            (3, height, width) float32, RGB, normalised, where `input` is ``float32``; (height, width, 3) uint8, RGB,
+            0..255, where it is ``uint8``: such a graph normalises by itself.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        return self._input.prepare(read_image(image), self.preprocessing)
+
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Run the graph.
 
         Args:
-            pixels: (batch, 3, height, width) float32, as `pixels` gives them.
+            pixels: Images as `pixels` gives them, one or more along a first axis: (batch, 3, height, width) float32
+                or (batch, height, width, 3) uint8.
 
         Returns:
             (batch, classes) float32.
+
+        Raises:
+            ImageError: *pixels* has another shape or type.
+            ModelError: The classifier was closed, or ONNX Runtime failed.
         """
+        self._input.require(pixels)
         if self.batch is None or self.batch == len(pixels):
             return self._run(pixels)
         # A graph of a fixed batch size: the last batch is filled up with copies, whose answers are dropped.
@@ -211,7 +254,7 @@ class Classifier:
         """Let go of the session and its memory; what calls it later gets an error."""
         self._session = None
 
-    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
         # Another thread may close the classifier meanwhile; this answer still comes.
         session = self._session
         if session is None:
@@ -226,7 +269,8 @@ class Classifier:
         return np.asarray(logits, dtype=np.float32)
 
     def _classify(self, images: Iterable[ImageSource], top: int) -> list[Prediction]:
-        pixels, prepare_ms = [], []
+        pixels: list[Pixels] = []
+        prepare_ms = []
         for image in images:
             start = time.perf_counter()
             pixels.append(self.pixels(image))
@@ -252,18 +296,13 @@ class Classifier:
         )
 
     def _check_shapes(self, session: onnxruntime.InferenceSession) -> None:
-        (height, width), shape, outputs = self.preprocessing.crop, self._input.shape, session.get_outputs()
-        if len(session.get_inputs()) != 1 or len(outputs) != 1 or shape[1:2] != [3] or len(shape) != 4:
+        taken, given = self._input.size, self.preprocessing.crop
+        if taken != given:
             raise ModelError(
-                f"{self.name} is no image classifier: expected one input (batch, 3, height, width) and one output, "
-                f"got an input {tuple(shape)} and {len(outputs)} outputs; make it with `vit-edge export`"
-            )
-        if shape[2:] != [height, width]:
-            raise ModelError(
-                f"{self.name} takes {shape[2]}x{shape[3]} pixels but its preprocessing gives {height}x{width}; "
+                f"{self.name} takes {taken[0]}x{taken[1]} pixels but its preprocessing gives {given[0]}x{given[1]}; "
                 "export it anew"
             )
-        classes = outputs[0].shape[-1]
+        classes = session.get_outputs()[0].shape[-1]
         if classes != len(self.labels):
             raise ModelError(
                 f"{self.name} has {classes} outputs but {len(self.labels)} labels; export it anew with all labels"

@@ -24,7 +24,7 @@ class Metadata:
 
     Attributes:
         labels: The classes in the order of the outputs.
-        preprocessing: From a decoded image to the graph's input.
+        preprocessing: From a decoded image to the graph's input; one that takes raw pixels normalises by itself.
         source: The checkpoint that the file was made from: its name, SHA-256 and network.
         recipe: How the file was made: precision, passes, target, processor, batch, oldest ONNX Runtime.
         proof: The measured agreement with torch, per set of images.

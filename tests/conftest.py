@@ -100,13 +100,14 @@ def digits_export(
     """Give what exporting that checkpoint to INT8 told, with both folders of images."""
     from vit_edge.checkpoint import load_checkpoint
     from vit_edge.export import Export, Options, Source, run
+    from vit_edge.export.network import TorchNetwork
 
     checkpoint = load_checkpoint(digits_checkpoint)
     assert checkpoint.labels is not None
     assert checkpoint.preprocessing is not None
     with _one_torch_thread():
         *_, result = run(
-            checkpoint.model,
+            TorchNetwork(checkpoint.model),
             labels=checkpoint.labels,
             preprocessing=checkpoint.preprocessing,
             output=tmp_path_factory.mktemp("model") / "digits.onnx",

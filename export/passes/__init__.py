@@ -12,19 +12,31 @@ from .class_token import ClassTokenOnly
 from .dynamic import QuantizeDynamic
 from .float16 import Float16
 from .fuse_attention import FuseAttention
+from .learn_rounding import LearnRounding
+from .merge_tokens import MergeTokens
 from .migrate_scales import MigrateScales
+from .quantize_patches import QuantizePatches
+from .raw_pixels import RawPixels
+from .scale_tokens import ScaleTokens
 from .simplify import Simplify
 from .split_channels import SplitChannels
 from .split_gemm import SplitGemm
+from .static import QuantizeStatic
 from .unflatten import Unflatten
 
 __all__ = [
     "ClassTokenOnly",
     "Float16",
     "FuseAttention",
+    "LearnRounding",
+    "MergeTokens",
     "MigrateScales",
     "Pass",
     "QuantizeDynamic",
+    "QuantizePatches",
+    "QuantizeStatic",
+    "RawPixels",
+    "ScaleTokens",
     "Simplify",
     "SplitChannels",
     "SplitGemm",

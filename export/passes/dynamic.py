@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from ..graph import copy, linears
+from .raw_pixels import SUFFIX as PATCHES
 from .split_channels import SUFFIX
 
 
@@ -21,9 +22,12 @@ class QuantizeDynamic:
 
     Attributes:
         keep_float: Names of the linear nodes that stay in float.
+        bits: Of the weights: 8, or 7 for x86 processors without VNNI, which sum pairs of unsigned-by-signed products
+            in 16 bits.
     """
 
     keep_float: tuple[str, ...] = ()
+    bits: int = 8
 
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -31,7 +35,7 @@ class QuantizeDynamic:
         chosen = [
             linear.node
             for linear in linears(model)
-            if linear.node not in self.keep_float and not linear.node.endswith(SUFFIX)
+            if linear.node not in self.keep_float and not linear.node.endswith((SUFFIX, PATCHES))
         ]
         # The quantizer writes its result to a file, whatever it is given.
         with TemporaryDirectory(prefix="vit-edge-") as folder, _silence():
@@ -42,6 +46,7 @@ class QuantizeDynamic:
                 op_types_to_quantize=["MatMul", "Attention"],
                 nodes_to_quantize=chosen,
                 per_channel=True,
+                reduce_range=self.bits == 7,
                 weight_type=QuantType.QInt8,
                 extra_options={
                     "MatMulConstBOnly": True,

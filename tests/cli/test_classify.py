@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ..runtime.onnx_writer import colour_model, flat_colour, save_picture
+from ..runtime.onnx_writer import METADATA, colour_model, flat_colour, save_picture
 from .command import absent, call, command, environment, refused
 
 
@@ -220,6 +221,23 @@ def test_names_that_the_terminal_cannot_show_stop_nothing(encoding: str, folder:
     )
     assert len(table.stdout.splitlines()) == 7
     assert table.stderr == b""
+
+
+def test_a_file_for_raw_pixels_is_answered_alike(folder: Path) -> None:
+    """Which input a file takes is its own affair."""
+    (folder / "colours.onnx").write_bytes(colour_model(raw=True))
+    assert answers(classify(folder, "pictures", "--json")) == ALL
+
+
+def test_a_device_that_differs_is_one_line_beside_the_answers(folder: Path) -> None:
+    """On stderr, whatever else is quiet: the answers may be others than those that were proven."""
+    recipe = {"precision": "int8", "processor": {"architecture": "s390x", "name": "", "features": []}}
+    (folder / "colours.onnx").write_bytes(colour_model(replace(METADATA, recipe=recipe)))
+    done = classify(folder, "pictures", "--json", "--quiet")
+    assert done.returncode == 0
+    assert answers(done) == ALL
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("note: colours.onnx was measured on a processor of type s390x, and this ")
 
 
 def many(folder: Path, count: int) -> Path:

@@ -1,12 +1,13 @@
 """``vit-edge info`` and ``vit-edge models`` show what there is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from vit_edge.models import CATALOG
 from vit_edge.runtime import Classifier
 
-from ..runtime.onnx_writer import LABELS, colour_model
+from ..runtime.onnx_writer import LABELS, METADATA, colour_model
 from .command import absent, call, environment, refused
 
 
@@ -21,6 +22,7 @@ def test_a_page_shows_what_a_real_file_says_of_itself(digits_model: Path, digits
     assert rows["file"] == f"{digits_model}, {size:.2f} MB, sealed and sound"
     assert rows["labels"] == "10: zero; one; two; … nine"
     assert rows["preprocessing"] == "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
+    assert rows["input"] == "(batch, 3, height, width) float32, RGB planes, normalised"
     assert rows["batch"] == "any"
     assert rows["precision"] == "int8"
     assert rows["made from"].startswith("best.safetensors, SHA-256 ")
@@ -45,7 +47,9 @@ def test_json_holds_the_same_whole(digits_model: Path) -> None:
     assert values["bytes"] == digits_model.stat().st_size
     assert values["labels"] == [str(label) for label in metadata.labels.items]
     assert values["preprocess"] == str(metadata.preprocessing)
+    assert values["input"] == "float32"
     assert values["batch"] == "any"
+    assert values["notes"] == []
     assert values["source"] == metadata.source
     assert values["recipe"] == metadata.recipe
     assert values["proof"] == metadata.proof
@@ -59,10 +63,29 @@ def test_a_file_that_says_little_has_no_rows_for_the_rest(tmp_path: Path) -> Non
     done = call("info", path)
     assert done.returncode == 0, done.stderr
     names = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert names == ["file", "labels", "preprocessing", "batch"]
+    assert names == ["file", "labels", "preprocessing", "input", "batch"]
     assert "batch               2\n" in done.stdout
     assert "; ".join(str(label) for label in LABELS.items) in done.stdout
     assert "None" not in done.stdout
+
+
+def test_the_layout_of_the_input_is_shown(tmp_path: Path) -> None:
+    """Who feeds the graph without this library must know whether to normalise."""
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_model(raw=True))
+    assert "\ninput               (batch, height, width, 3) uint8, RGB, 0..255" in call("info", path).stdout
+    assert json.loads(call("info", path, "--json").stdout)["input"] == "uint8"
+
+
+def test_a_device_that_differs_is_a_row(tmp_path: Path) -> None:
+    """And nothing but the page: stderr stays clean."""
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_model(replace(METADATA, recipe={"provider": "CoreMLExecutionProvider"})))
+    done = call("info", path)
+    assert done.stderr == ""
+    assert f"on this device      {path} was measured on CoreMLExecutionProvider" in done.stdout
+    (note,) = json.loads(call("info", path, "--json").stdout)["notes"]
+    assert note in done.stdout
 
 
 def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vit_edge.data import labelled_images, list_images
 from vit_edge.errors import DataError, ExportError, ImageError, OptionError
 from vit_edge.evaluation import compare
 from vit_edge.export import DEFAULT_BOUNDS, Export, Options, Source, Step, Tick, export_module, pipeline, run
+from vit_edge.export.network import TorchNetwork
 from vit_edge.export.passes import Pass
 from vit_edge.reference import digest, torch_logits
 from vit_edge.runtime import Classifier
@@ -35,7 +36,9 @@ PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
 
 @dataclass
 class Workshop:
-    """A network with its images; calling it exports: without the simplifier, on few images, at any speed."""
+    """A network with its images; calling it exports: without the simplifier, on few images, at any speed,
+    and without a search.
+    """
 
     checkpoint: Checkpoint
     images: Path
@@ -45,12 +48,14 @@ class Workshop:
         parts: dict[str, Any] = {"calibrate": self.images / "calibrate", "check": self.images / "test"}
         parts |= {key: changes.pop(key) for key in ("calibrate", "check", "labels") if key in changes}
         *events, result = run(
-            self.checkpoint.model,
+            TorchNetwork(self.checkpoint.model),
             labels=parts.pop("labels", self.checkpoint.labels),
             preprocessing=Preprocessing.parse(PREPROCESSING),
             output=self.folder / name,
             source=Source(BEST, self.checkpoint.sha256, self.checkpoint.config.to_dict()),
-            options=Options(**{"simplify": False, "samples": 16, "min_speedup": 0.0} | changes),
+            options=Options(
+                **{"simplify": False, "samples": 16, "min_speedup": 0.0, "budget_s": 0.0} | changes
+            ),
             **parts,
         )
         assert isinstance(result, Export)
@@ -133,7 +138,7 @@ def test_the_proof_in_the_file_is_what_a_new_measurement_gives(
     model = load_checkpoint(digits_checkpoint).model
     with Classifier(digits_export.path) as classifier:
         samples = labelled_images(digits_images / "test", classifier.labels)
-        pixels = [classifier.pixels(sample.path)[None] for sample in samples]
+        pixels = [np.asarray(classifier.pixels(sample.path)[None], np.float32) for sample in samples]
         reference = np.concatenate([torch_logits(model, image) for image in pixels])
         answers = np.concatenate([classifier.logits(image) for image in pixels])
         written = classifier.metadata.proof
@@ -155,25 +160,78 @@ def test_every_step_is_measured_against_torch(digits_export: Export) -> None:
     """A step that is not measured is where the answers get lost."""
     assert len(digits_export.steps) >= 3
     for step in digits_export.steps:
-        assert step.problem is None, step
+        # So small a network gains nothing by some rewrites.
+        assert step.problem is None or "does not pay" in step.problem, step
         assert step.comparison is not None
-        assert step.comparison.images == 80
+        assert step.comparison.images in (32, 80)
         assert step.bytes > 0
         assert step.seconds >= 0
-    float32 = [step.comparison for step in digits_export.steps if not step.name.startswith("QuantizeDynamic")]
+    exact = (
+        "Trace",
+        "Simplify",
+        "SplitGemm",
+        "Unflatten",
+        "FuseAttention",
+        "ClassTokenOnly",
+        "MigrateScales",
+    )
+    float32 = [step.comparison for step in digits_export.steps if step.name.startswith(exact)]
+    assert len(float32) >= 8
     assert all(comparison is not None and comparison.drift < 1e-5 for comparison in float32)
 
 
-def test_the_strength_of_migration_that_drifts_least_ships(digits_export: Export) -> None:
-    """No one strength suits every network, and none at all can be best."""
-    tried = [
-        step.comparison.drift
-        for step in digits_export.steps
-        if step.name.startswith("QuantizeDynamic") and step.comparison is not None
+def test_the_candidates_are_in_the_file_and_the_chosen_one_shipped(digits_export: Export) -> None:
+    """How the search decided is part of the proof: its table, what was taken, and by which preference."""
+    recipes = [row.recipe for row in digits_export.candidates]
+    assert len(recipes) == len(set(recipes)) > 8
+    assert recipes[:4] == [
+        "dynamic",
+        "dynamic, migrated 0.5",
+        "dynamic, migrated 0.7",
+        "dynamic, migrated 0.9",
     ]
-    assert len(tried) == 4
-    assert len(set(tried)) > 1
-    assert metadata(digits_export.path).proof["calibration"]["drift"] == min(tried)
+    assert any(recipe.startswith("static minmax") for recipe in recipes)
+    assert any("scaled per token" in recipe for recipe in recipes)
+    assert any("rounding learned" in recipe for recipe in recipes)
+    assert any("in float" in recipe for recipe in recipes)
+    proof = metadata(digits_export.path).proof
+    assert proof["candidates"] == [row.to_dict() for row in digits_export.candidates]
+    assert (proof["chosen"], proof["pick"]) == (digits_export.chosen, "balanced")
+    assert digits_export.chosen is not None
+    chosen = digits_export.candidates[digits_export.chosen]
+    assert chosen.comparison.drift == proof["calibration"]["drift"]
+    assert (chosen.latency_ms, chosen.problem) == (digits_export.latency_ms, None)
+    assert digits_export.complete
+
+
+def test_every_preference_ships_what_it_names(workshop: Workshop) -> None:
+    """Whoever asks for the smallest file or the closest answers gets just that."""
+    for pick in ("closest", "smallest"):
+        result, _ = workshop(f"{pick}.onnx", pick=pick, budget_s=60.0, precision="int8", min_agreement=0.9)
+        able = [row for row in result.candidates if row.problem is None]
+        assert result.chosen is not None
+        chosen = result.candidates[result.chosen]
+        assert chosen.best
+        if pick == "closest":
+            assert chosen.comparison.drift == min(row.comparison.drift for row in able)
+        else:
+            assert chosen.bytes == min(row.bytes for row in able)
+
+
+def test_the_layers_are_ranked_in_the_report(digits_export: Export) -> None:
+    """Which layer costs the answers is what an engineer wants to know next."""
+    ranking = digits_export.to_dict()["sensitivities"]
+    assert len(ranking) == 3 * 4 + 1
+    drifts = [layer["without"] for layer in ranking]
+    assert drifts == sorted(drifts)
+    assert json.dumps(digits_export.to_dict())
+
+
+def test_a_budget_of_nothing_still_gives_a_file_and_says_that_it_was_cut_short(workshop: Workshop) -> None:
+    """Time that runs out costs the better candidate, never the export."""
+    result, _ = workshop(precision="int8")
+    assert [row.recipe for row in result.candidates] == ["dynamic"]
+    assert not result.complete
 
 
 def test_int8_ships_where_it_keeps_its_bounds(workshop: Workshop) -> None:
@@ -363,18 +421,18 @@ def test_a_step_that_does_harm_is_left_out_by_name(
     assert metadata(result.path).recipe["steps"] == ["Trace"]
 
 
-def test_the_same_network_and_images_give_the_same_file(workshop: Workshop, digits_model: Path) -> None:
-    """Whoever has the checkpoint can then prove that a file was made from it; only the times differ."""
-    _TRACED.clear()
-    again, _ = workshop(simplify=True, samples=Options().samples, precision="int8")
-    first, second = onnx.load(digits_model), onnx.load(again.path)
-    for model in (first, second):
-        entries = {entry.key: entry for entry in model.metadata_props}
-        proof = json.loads(entries["vit_edge.proof"].value)
-        assert proof.pop("latency_ms")
-        entries["vit_edge.proof"].value = json.dumps(proof)
-        entries["vit_edge.seal"].value = ""
-    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+def test_the_same_network_and_images_give_the_same_file(workshop: Workshop) -> None:
+    """Whoever has the checkpoint can then prove that a file was made from it.
+
+    For a provider that is not at hand, that is: where graphs are timed, the times differ, and may decide.
+    """
+    files = []
+    for name in ("first.onnx", "second.onnx"):
+        _TRACED.clear()
+        result, _ = workshop(name, simplify=True, precision="int8", targets=("openvino",), budget_s=60.0)
+        assert result.complete
+        files.append(result.path.read_bytes())
+    assert files[0] == files[1]
 
 
 def test_an_int8_graph_that_is_not_faster_does_not_ship(workshop: Workshop) -> None:
@@ -476,7 +534,7 @@ def test_a_module_of_any_library_is_exported_in_one_call(
         assert classifier.metadata.source["sha256"] == digest(module)
         assert classifier.metadata.source["name"] == type(module).__name__
         for path in list_images(digits_images / "test")[::30]:
-            pixels = classifier.pixels(path)[None]
+            pixels = np.asarray(classifier.pixels(path)[None], np.float32)
             np.testing.assert_allclose(classifier.logits(pixels), torch_logits(module, pixels), atol=1e-4)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vit_edge.errors import ExportError
 from vit_edge.export.images import Runner
 from vit_edge.export.limits import IR_VERSIONS, MAX_BYTES, OPSETS, oldest_onnxruntime
-from vit_edge.export.trace import INPUT, OUTPUT, trace
+from vit_edge.export.network import INPUT, OUTPUT
+from vit_edge.export.trace import trace
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.reference import torch_logits
 

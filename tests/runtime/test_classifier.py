@@ -1,10 +1,13 @@
 """The classifier gives right answers, or one sentence that says why it cannot."""
 
 import json
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from numpy.typing import NDArray
 
 from vit_edge.runtime import Classifier, ImageError, Labels, Metadata, ModelError, VitEdgeError
 from vit_edge.runtime.classifier import softmax
+from vit_edge.runtime.image import ImageSource
+from vit_edge.runtime.processor import INT8_FEATURES, processor
 
 from .onnx_writer import LABELS, METADATA, colour_graph, colour_model, flat_colour, save_picture, sealed
 
@@ -203,9 +208,54 @@ def test_an_error_inside_with_closes_the_classifier_and_goes_on(model: Path) -> 
 
 def test_a_failure_of_onnx_runtime_is_one_sentence(classifier: Classifier) -> None:
     """Its exceptions have no common base and several lines; a device runs out of memory, for one."""
+    failing = Classifier(colour_model(answers=1), threads=1)
+    assert failing(flat_colour("red")).label == "red"
     with pytest.raises(ModelError, match=r"ONNX Runtime .* cannot run the model \(") as caught:
-        classifier.logits(np.zeros((1, 3, 5, 5), np.float32))
+        failing(shades(2), batch_size=2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["float32", "uint8"])
+def test_pixels_of_another_kind_are_refused_with_both(raw: bool) -> None:
+    """A program that normalises by itself, and gets a file that does so too, would be answered wrongly."""
+    graphs = [Classifier(colour_model(raw=kind), threads=1) for kind in (raw, not raw)]
+    own, other = (graph.pixels(flat_colour("red"))[None] for graph in graphs)
+    assert graphs[0].logits(own).shape == (1, 3)
+    wrong: tuple[Any, ...] = (other, own[0], own[:, :, :7], own[:0], own.astype(np.float64))
+    for pixels in wrong:
+        with pytest.raises(ImageError) as caught:
+            graphs[0].logits(pixels)
+        text = str(caught.value)
+        sides = "8, 8, 3) and dtype uint8" if raw else "3, 8, 8) and dtype float32"
+        assert text.startswith(
+            f"expected pixels of shape (batch, {sides}, got {pixels.shape} {pixels.dtype}; "
+        )
+
+
+def test_the_file_decides_what_its_graph_takes(classifier: Classifier) -> None:
+    """A program that swaps one file for the other must not have to know."""
+    raw = Classifier(colour_model(raw=True), threads=1)
+    assert (classifier.input, raw.input) == ("float32", "uint8")
+    picture = flat_colour("green", height=50, width=70)
+    planes, pixels = classifier.pixels(picture), raw.pixels(picture)
+    assert (planes.shape, planes.dtype.name) == ((3, 8, 8), "float32")
+    assert (pixels.shape, pixels.dtype.name) == ((8, 8, 3), "uint8")
+    np.testing.assert_allclose(planes, (pixels.transpose(2, 0, 1) / 255 - 0.5) / 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_file_for_raw_pixels_gives_the_answers_of_the_other(
+    batch: int, classifier: Classifier, tmp_path: Path
+) -> None:
+    """Alone, in batches, of a fixed size or any; from arrays and from files."""
+    raw = Classifier(colour_model(raw=True, batch=batch), threads=1)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    sources: list[ImageSource] = [*shades(5), noise, save_picture(tmp_path / "noise.png", noise)]
+    expected = classifier(sources)
+    for batch_size in (1, 3):
+        answers = raw(sources, batch_size=batch_size)
+        assert [answer.label for answer in answers] == [answer.label for answer in expected]
+        np.testing.assert_allclose(logits_of(answers), logits_of(expected), rtol=1e-5)
 
 
 def without_seal(data: bytes) -> bytes:
@@ -282,16 +332,19 @@ def test_labels_that_are_not_as_many_as_the_outputs_are_refused(count: int) -> N
 
 def test_preprocessing_for_another_size_is_refused() -> None:
     """The graph would refuse every image, one by one."""
-    assert refused(colour_model(side=9)) == (
-        "the model takes 9x9 pixels but its preprocessing gives 8x8; export it anew"
-    )
+    for raw in (False, True):
+        assert refused(colour_model(side=9, raw=raw)) == (
+            "the model takes 9x9 pixels but its preprocessing gives 8x8; export it anew"
+        )
 
 
 def test_a_graph_that_is_no_classifier_of_images_is_refused() -> None:
     """A sealed file can still hold another kind of network."""
     text = refused(colour_model(channels=1))
-    assert "is no image classifier: expected one input (batch, 3, height, width)" in text
-    assert "got an input ('batch', 1, 8, 8) and 1 outputs" in text
+    assert "is no image classifier: expected one input, (batch, 3, height, width) tensor(float) or " in text
+    assert "got ('batch', 1, 8, 8) tensor(float) and 1 outputs" in text
+    # Nor do bytes make a camera's picture of four channels.
+    assert "got ('batch', 8, 8, 4) tensor(uint8) and 1 outputs" in refused(colour_model(raw=True, channels=4))
 
 
 def test_a_file_for_a_newer_onnx_runtime_is_refused_with_the_way_out() -> None:
@@ -311,3 +364,59 @@ def test_a_model_that_answers_with_no_number_is_an_error() -> None:
     overflowing = Classifier(sealed(colour_graph(gain=float("inf")), METADATA.to_properties()), threads=1)
     with pytest.raises(ModelError, match="the model answered with infinite values or NaN; "):
         overflowing(flat_colour("red"))
+
+
+def measured(**recipe: Any) -> bytes:
+    """Make an INT8 file whose recipe says where it was measured; by default on this very machine."""
+    here = {
+        "precision": "int8",
+        "target": "cpu",
+        "provider": "CPUExecutionProvider",
+        "processor": processor(),
+    }
+    return colour_model(replace(METADATA, recipe=here | recipe))
+
+
+def absent_features() -> list[str]:
+    """Give the features that this machine lacks; no processor has those of all kinds."""
+    return [feature for feature in INT8_FEATURES if feature not in processor().get("features", ())]
+
+
+def test_a_file_that_was_measured_here_has_no_notes(caplog: pytest.LogCaptureFixture) -> None:
+    """A note that always comes is not read when it matters."""
+    for model in (measured(), colour_model(), measured(processor={}), measured(processor="fast")):
+        assert Classifier(model).notes == ()
+    assert caplog.records == []
+
+
+@pytest.mark.skipif(
+    "features" not in processor(), reason="needs a system that tells its processor's features"
+)
+def test_a_file_that_was_measured_on_another_processor_says_so_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The same INT8 file can answer otherwise on another processor; a server with many workers logs it once."""
+    path = tmp_path / "colours.onnx"
+    other = processor() | {"features": absent_features(), "name": "another"}
+    path.write_bytes(measured(processor=other))
+    for _ in range(3):
+        (sentence,) = Classifier(path).notes
+    assert sentence.startswith(f"{path} was measured on a processor with ")
+    assert any(feature in sentence for feature in absent_features())
+    assert "check it with `vit-edge check`" in sentence
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, sentence)
+    ]
+    # Another file is another matter.
+    path.write_bytes(measured(processor=other, steps=["Trace"]))
+    assert Classifier(path).notes == (sentence,)
+    assert len(caplog.records) == 2
+
+
+def test_a_file_that_was_measured_on_another_provider_says_so() -> None:
+    """A recipe belongs to a provider: one provider's fast graph is slow, or wrong, on another."""
+    (sentence,) = Classifier(measured(provider="OpenVINOExecutionProvider", precision="float32")).notes
+    assert sentence == (
+        "the model was measured on OpenVINOExecutionProvider and runs on CPUExecutionProvider here: answers and "
+        "speed may differ; check it with `vit-edge check`, or choose the provider that it was made for"
+    )

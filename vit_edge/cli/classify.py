@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,10 +42,13 @@ def classify(
 ) -> None:
     """Classify images, without torch.
 
-    An image that cannot be read is reported and does not stop the others; the exit status is then 1.
+    An image that cannot be read is reported and does not stop the others; the exit status is then 1. Where this
+    device differs from the one that the model was measured on, a note says so.
     """
     from ..runtime.classifier import Classifier
 
+    # The notes are printed here; without any handler Python would print the log's copy as well.
+    logging.getLogger(Classifier.__module__).addHandler(logging.NullHandler())
     images = list(_expand(sources))
     failed = 0
     with (
@@ -53,6 +57,8 @@ def classify(
             "classifying", total=len(images), unit="images", quiet=quiet or len(images) < _LONG
         ) as advance,
     ):
+        for difference in classifier.notes:
+            note(f"note: {difference}")
         if not as_json:
             width = max(len(image) for image in images)
             answer(f"{'image':<{width}}  probability  {'ms':>6}  label")

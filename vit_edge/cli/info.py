@@ -1,6 +1,7 @@
 """``vit-edge info`` and ``vit-edge models``: what a file says of itself, and which networks there are."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from ..runtime.classifier import Classifier
 
 
+_INPUTS = {
+    "float32": "(batch, 3, height, width) float32, RGB planes, normalised",
+    "uint8": "(batch, height, width, 3) uint8, RGB, 0..255, as a camera gives it",
+}
+
+
 def info(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -18,6 +25,8 @@ def info(
     """Show what a model file says of itself: labels, preprocessing, origin, recipe, and its proof."""
     from ..runtime.classifier import Classifier
 
+    # The notes are on the page; without any handler Python would print the log's copy as well.
+    logging.getLogger(Classifier.__module__).addHandler(logging.NullHandler())
     with Classifier(model, "cpu", threads=1) as classifier:
         values = _values(classifier, model)
     typer.echo(json.dumps(values) if as_json else _page(values))
@@ -51,10 +60,12 @@ def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "labels": [str(label) for label in classifier.labels.items],
         "preprocess": str(classifier.preprocessing),
+        "input": classifier.input,
         "batch": classifier.batch or "any",
         "source": dict(metadata.source),
         "recipe": dict(metadata.recipe),
         "proof": dict(metadata.proof),
+        "notes": list(classifier.notes),
     }
 
 
@@ -65,10 +76,12 @@ def _page(values: Mapping[str, Any]) -> str:
         ("file", f"{values['file']}, {values['bytes'] / 1e6:.2f} MB, sealed and sound"),
         ("labels", f"{len(labels)}: {shown}"),
         ("preprocessing", values["preprocess"]),
+        ("input", _INPUTS[values["input"]]),
         ("batch", str(values["batch"])),
         *_source_rows(values["source"]),
         *_recipe_rows(values["recipe"]),
         *_proof_rows(values["proof"]),
+        *(("on this device", note) for note in values["notes"]),
     ]
     return "\n".join(f"{name:<19} {value}" for name, value in rows)
 

@@ -1,0 +1,142 @@
+"""The other end of `elsewhere`: answers and times ONNX files in whatever interpreter has the execution provider.
+
+Run as a script by that interpreter, so it imports nothing but the standard library, numpy and onnxruntime. It reads
+its task from standard input as JSON, and writes a line of JSON for each step, the last one with the result.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+# ONNX Runtime's default provider, that takes whatever another one leaves.
+_CPU = "CPUExecutionProvider"
+
+# What a provider is asked for is products; a few shape nodes that it leaves to the processor cost nothing.
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "Attention")
+
+# Only errors: ONNX Runtime would write its warnings beside the answers.
+_QUIET = 3
+
+
+class _RefusedError(Exception):
+    """The task cannot be done here; the text says why."""
+
+
+def main() -> None:
+    """Do the task that standard input names."""
+    task = json.load(sys.stdin)
+    # Native libraries may write to standard output: what the parent reads goes another way.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(**line: Any) -> None:
+        print(json.dumps(line), file=answers, flush=True)
+
+    try:
+        work = _race if task["do"] == "race" else _answer
+        say(result=work(task, say))
+    except _RefusedError as refusal:
+        say(refused=str(refusal))
+    # ONNX Runtime's exceptions share no base but this one.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        say(refused=f"ONNX Runtime {onnxruntime.__version__} failed there ({reason})")
+
+
+def _answer(task: dict[str, Any], say: Any) -> None:
+    pixels = np.load(task["pixels"], mmap_mode="r")
+    (model,) = task["models"]
+    session = _open(task, model, pixels)
+    rows = []
+    for place in range(len(pixels)):
+        rows.append(_run(session, pixels[place : place + 1]))
+        say(done=place + 1, total=len(pixels))
+    np.save(task["logits"], np.concatenate(rows))
+
+
+def _race(task: dict[str, Any], say: Any) -> list[float]:
+    pixels = np.load(task["pixels"])
+    turns = task["turns"]
+    sessions = [_open(task, model, pixels) for model in task["models"]]
+    counts = []
+    for session in sessions:
+        for _ in range(turns["warm_ups"]):
+            _run(session, pixels)
+        counts.append(int(np.clip(turns["turn_s"] * 1e3 / _time_ms(session, pixels), *turns["runs"])))
+    times: list[list[float]] = [[] for _ in sessions]
+    for done in range(1, turns["rounds"] + 1):
+        for session, count, found in zip(sessions, counts, times, strict=True):
+            time.sleep(turns["pause_s"])
+            # The first answer after a pause wakes the threads up.
+            _run(session, pixels)
+            found += (_time_ms(session, pixels) for _ in range(count))
+        say(done=done, total=turns["rounds"])
+    return [float(np.quantile(found, turns["quantile"])) for found in times]
+
+
+def _open(task: dict[str, Any], model: str, pixels: NDArray[np.float32]) -> Any:
+    """Open a session, after a look at where the nodes of another one like it really ran."""
+    wanted = task["provider"]
+    if wanted not in onnxruntime.get_available_providers():
+        available = ", ".join(onnxruntime.get_available_providers())
+        raise _RefusedError(f"ONNX Runtime {onnxruntime.__version__} there has no {wanted}, only {available}")
+    if wanted != _CPU:
+        _check_placement(task, model, pixels[:1])
+    return _session(task, model, onnxruntime.SessionOptions())
+
+
+def _session(task: dict[str, Any], model: str, options: Any) -> Any:
+    wanted = task["provider"]
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = task["threads"]
+    session = onnxruntime.InferenceSession(
+        model, options, providers=[wanted], provider_options=[task["options"]]
+    )
+    if session.get_providers()[0] != wanted:
+        raise _RefusedError(f"ONNX Runtime left {wanted} for {session.get_providers()[0]} without a word")
+    return session
+
+
+def _check_placement(task: dict[str, Any], model: str, pixels: NDArray[np.float32]) -> None:
+    with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = _session(task, model, options)
+        _run(session, pixels)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        # Some systems do not remove a file that is still open.
+        del session
+    places = [event["args"] for event in events if event.get("cat") == "Node" and "args" in event]
+    there = [place for place in places if place.get("provider") == task["provider"]]
+    left = [
+        place["op_name"]
+        for place in places
+        if place.get("provider") == _CPU and any(product in place["op_name"] for product in _PRODUCTS)
+    ]
+    if not there:
+        raise _RefusedError(f"none of the nodes ran on {task['provider']}, all on the processor")
+    if left:
+        raise _RefusedError(f"{task['provider']} left {len(left)} products to {_CPU}")
+
+
+def _run(session: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(pixels)})[0])
+
+
+def _time_ms(session: Any, pixels: NDArray[np.float32]) -> float:
+    start = time.perf_counter()
+    _run(session, pixels)
+    return (time.perf_counter() - start) * 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Measurements that outlive the process: a search that was cut off goes on where it was."""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+CACHE_VARIABLE = "VIT_EDGE_CACHE"
+"""Names another folder for what can be computed again."""
+
+
+class Journal:
+    """A file of measurements, one JSON object a line, each written as soon as it is known.
+
+    What cannot be read or written is measured anew: the journal saves time, and nothing depends on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, float] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        for line in lines:
+            # A kill in the middle of a line leaves half of it.
+            try:
+                entry = json.loads(line)
+                self._known[str(entry["key"])] = float(entry["value"])
+            except (ValueError, TypeError, KeyError):
+                continue
+
+    def get(self, key: str) -> float | None:
+        """Give what was measured under a key, None where nothing was."""
+        return self._known.get(key)
+
+    def put(self, key: str, value: float) -> None:
+        """Keep a measurement."""
+        self._known[key] = value
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                # The line break goes first, so that half a line of a killed process spoils no other.
+                file.write("\n" + json.dumps({"key": key, "value": value}))
+        except OSError:
+            pass
+
+
+def journal_of(*parts: bytes) -> Journal:
+    """Open the journal of a search: that of its graphs, images and versions, whatever they are called."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(len(part).to_bytes(8, "big"))
+        sha256.update(part)
+    return Journal(cache_folder() / "search" / f"{sha256.hexdigest()[:32]}.jsonl")
+
+
+def cache_folder() -> Path:
+    """Give the folder for what can be computed again, by each system's custom (XDG Base Directory on Linux)."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vit-edge"

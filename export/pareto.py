@@ -1,0 +1,117 @@
+"""The outcome of a search: candidates by size, latency, agreement and drift, and the choice among them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ..evaluation import Bounds, Comparison
+
+Pick = Literal["balanced", "fastest", "smallest", "closest"]
+PICKS: tuple[Pick, ...] = get_args(Pick)
+
+# So much slower than the fastest a candidate may be that is picked for its answers, where no preference is given.
+_BALANCED = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A candidate as measured.
+
+    Attributes:
+        recipe: What it is.
+        bytes: The size of its graph.
+        comparison: Its answers on the calibration images against the reference's.
+        latency_ms: The time of one answer on the target's provider; None where that was not measured.
+        problem: Why it cannot ship; None where it can.
+        best: Whether no other that can ship is at least as good in size, latency, agreement and drift.
+    """
+
+    recipe: str
+    bytes: int
+    comparison: Comparison
+    latency_ms: float | None
+    problem: str | None
+    best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, ready for JSON."""
+        return {
+            "recipe": self.recipe,
+            "bytes": self.bytes,
+            "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 3),
+            "agreement": round(self.comparison.agreement, 6),
+            "drift": self.comparison.to_dict()["drift"],
+            "problem": self.problem,
+            "best": self.best,
+        }
+
+
+def judged(
+    rows: Sequence[Row], bounds: Bounds, *, float_ms: float | None, min_speedup: float
+) -> tuple[Row, ...]:
+    """Say of each row whether it can ship, and whether another is better in every way.
+
+    Args:
+        rows: The candidates as measured.
+        bounds: What their answers must keep.
+        float_ms: The time of one answer of the float graph; None where it was not measured.
+        min_speedup: How many times as fast a candidate must be.
+    """
+    passed = [_judged(row, bounds, float_ms=float_ms, min_speedup=min_speedup) for row in rows]
+    able = [row for row in passed if row.problem is None]
+    return tuple(
+        _with(row, problem=row.problem, best=row.problem is None and not any(_beats(o, row) for o in able))
+        for row in passed
+    )
+
+
+def picked(rows: Sequence[Row], pick: Pick) -> int | None:
+    """Give the place of the row to ship; None where no row can.
+
+    ``balanced`` takes the one that drifts least among those at most 5 % slower than the fastest.
+    """
+    able = [place for place, row in enumerate(rows) if row.problem is None]
+    if not able:
+        return None
+
+    def drift(place: int) -> float:
+        return rows[place].comparison.drift
+
+    def time(place: int) -> float:
+        value = rows[place].latency_ms
+        return float("inf") if value is None else value
+
+    if pick == "closest":
+        return min(able, key=drift)
+    if pick == "smallest":
+        return min(able, key=lambda place: (rows[place].bytes, drift(place)))
+    fastest = min(able, key=lambda place: (time(place), drift(place)))
+    if pick == "fastest":
+        return fastest
+    return min((place for place in able if time(place) <= _BALANCED * time(fastest)), key=drift)
+
+
+def _judged(row: Row, bounds: Bounds, *, float_ms: float | None, min_speedup: float) -> Row:
+    problem = row.problem or bounds.broken_by(row.comparison)
+    if float_ms is None or row.latency_ms is None:
+        return _with(row, problem=problem, best=False)
+    if problem is None and float_ms < min_speedup * row.latency_ms:
+        problem = (
+            f"an answer takes {row.latency_ms:.2f} ms and in float32 {float_ms:.2f} ms, at least "
+            f"{min_speedup:g} times as fast wanted"
+        )
+    return _with(row, problem=problem, best=False)
+
+
+def _with(row: Row, *, problem: str | None, best: bool) -> Row:
+    return Row(row.recipe, row.bytes, row.comparison, row.latency_ms, problem, best)
+
+
+def _beats(other: Row, row: Row) -> bool:
+    ours, theirs = _merits(row), _merits(other)
+    return theirs != ours and all(better <= own for better, own in zip(theirs, ours, strict=True))
+
+
+def _merits(row: Row) -> tuple[float, ...]:
+    latency = float("inf") if row.latency_ms is None else row.latency_ms
+    return (row.bytes, latency, -row.comparison.agreement, row.comparison.drift)

@@ -1,0 +1,165 @@
+"""Searches the recipe for INT8: from cheap to dear, by the logits' drift on the calibration images alone."""
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .images import Tick
+from .massive import Channels
+from .passes.merge_tokens import Sites
+from .ranges import METHODS
+from .recipe import Candidate, Recipe, Workbench, spreads
+from .recorder import Step
+from .sensitivity import Sensitivity, rank
+
+# SmoothQuant's own search found its best between a half and nine tenths.
+_STRENGTHS = (0.5, 0.7, 0.9)
+
+# Of the time that is left, so much at most goes into ranking layers.
+_RANKING_SHARE = 0.6
+
+# A layer in float that lowers the drift by less than this share is not worth four times its size.
+_WORTH = 0.02
+
+# The input of a layer whose least value is this share of its largest, or less, is taken to be that of an activation
+# function, which tokens pass to very different degrees.
+_ONE_SIDED = 0.25
+
+# Layers with scales per token: the most harmful quarter of those that can have them, half, all.
+_TOKEN_SCALED = (0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        candidates: All that could be built, in the order in which they were.
+        sensitivities: The linear layers, most harmful first.
+        complete: Whether the time was enough for all that the search tries.
+    """
+
+    candidates: tuple[Candidate, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    complete: bool
+
+
+def search(
+    bench: Workbench, *, budget_s: float, max_drift: float, merges: Sequence[Sites]
+) -> Generator[Tick | Step, None, Found]:
+    """Build candidates, each better founded than the last, until nothing more helps or the time is over.
+
+    Args:
+        bench: Builds and measures recipes.
+        budget_s: How long the search may take. What has begun is finished; the first recipe is built in any case.
+        max_drift: What the drift must keep; layers go back to float until it does.
+        merges: Schedules of token merging to try on what was found.
+    """
+    run = _Search(bench, time.monotonic(), budget_s)
+    if bench.target.recipe == "dynamic":
+        yield from run.among(Recipe(strength=strength) for strength in (None, *_STRENGTHS))
+        strength = run.best.recipe.strength if run.best else None
+        side = [Recipe(activations=method, strength=strength) for method in METHODS]
+    else:
+        yield from run.among(Recipe(activations=method) for method in METHODS)
+        method = run.best.recipe.activations if run.best else METHODS[0]
+        yield from run.among(Recipe(activations=method, strength=strength) for strength in _STRENGTHS)
+        side = []
+    if run.best is None:
+        return run.found()
+    found = bench.channels_of(run.best.recipe)
+    if bench.splits(run.best.recipe):
+        side.append(replace(run.best.recipe, split=False))
+    yield from run.beside(side)
+    yield from run.rank(found)
+    # It costs the device nothing, so that all that follows builds on it.
+    yield from run.among([replace(run.best.recipe, learned=True)])
+    if bench.target.recipe == "dynamic":
+        yield from run.token_scales(found)
+    yield from run.back_to_float(max_drift)
+    yield from run.beside(replace(run.best.recipe, merged=sites) for sites in merges)
+    return run.found()
+
+
+class _Search:
+    """The state of a search: what is best so far, and how much time is left."""
+
+    def __init__(self, bench: Workbench, start: float, budget_s: float) -> None:
+        self._bench = bench
+        self._end = start + budget_s
+        self._candidates: list[Candidate] = []
+        self._sensitivities: tuple[Sensitivity, ...] = ()
+        self._complete = True
+        self.best: Candidate | None = None
+
+    def found(self) -> Found:
+        return Found(tuple(self._candidates), self._sensitivities, self._complete)
+
+    def among(self, recipes: Iterator[Recipe] | Sequence[Recipe]) -> Generator[Tick | Step, None, None]:
+        """Build recipes; the one that drifts least of all so far is the best."""
+        yield from self._build(recipes, improves=True)
+
+    def beside(self, recipes: Iterator[Recipe] | Sequence[Recipe]) -> Generator[Tick | Step, None, None]:
+        """Build recipes for the table, that nothing more is built on."""
+        yield from self._build(recipes, improves=False)
+
+    def rank(self, channels: tuple[Channels, ...]) -> Generator[Tick | Step, None, None]:
+        """Rank the layers of the best candidate."""
+        assert self.best is not None
+        now = time.monotonic()
+        self._sensitivities = yield from rank(
+            self.best.floats,
+            self.best.model,
+            self._bench.recorder.images,
+            spreads=dict(spreads(channels)),
+            deadline=now + _RANKING_SHARE * max(0.0, self._end - now),
+        )
+        self._complete &= all(layer.alone is not None for layer in self._sensitivities)
+
+    def token_scales(self, channels: tuple[Channels, ...]) -> Generator[Tick | Step, None, None]:
+        """Give layers scales per token, most harmful first.
+
+        A product then pays for a multiplication of its output: where that is narrower than its input, it is small.
+        """
+        assert self.best is not None
+        one_sided = {
+            layer.linear.node
+            for layer in channels
+            if layer.linear.splits and -layer.lowest <= _ONE_SIDED * layer.highest
+        }
+        ranked = [
+            layer.layer
+            for layer in self._sensitivities
+            if layer.layer in one_sided and layer.shape[1] <= layer.shape[0]
+        ]
+        recipe = self.best.recipe
+        chosen = dict.fromkeys(tuple(ranked[: math.ceil(share * len(ranked))]) for share in _TOKEN_SCALED)
+        yield from self.among([replace(recipe, token_scales=layers) for layers in chosen if layers])
+
+    def back_to_float(self, max_drift: float) -> Generator[Tick | Step, None, None]:
+        """Leave the most harmful layers in float, twice as many each time, while that helps enough or must be."""
+        assert self.best is not None
+        ranked = [layer.layer for layer in self._sensitivities if layer.without is not None]
+        count = 1
+        while count < len(ranked):
+            before = self.best
+            yield from self.among([replace(before.recipe, keep_float=tuple(ranked[:count]))])
+            helped = self.best.drift < (1 - _WORTH * count) * before.drift
+            if not helped and self.best.drift <= max_drift:
+                return
+            count *= 2
+
+    def _build(
+        self, recipes: Iterator[Recipe] | Sequence[Recipe], *, improves: bool
+    ) -> Generator[Tick | Step, None, None]:
+        for recipe in recipes:
+            if self._candidates and time.monotonic() >= self._end:
+                self._complete = False
+                return
+            candidate = yield from self._bench.build(recipe)
+            if candidate is None or candidate in self._candidates:
+                continue
+            self._candidates.append(candidate)
+            if improves and (self.best is None or candidate.drift < self.best.drift):
+                self.best = candidate

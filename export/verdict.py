@@ -1,0 +1,151 @@
+"""The last word on a finished graph: other batch sizes, the target's own provider, and images that can only veto."""
+
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..evaluation import Bounds, Comparison, compare
+from ..runtime.cores import usable_cores
+from .elsewhere import Elsewhere
+from .images import Images, Runner, Tick
+from .network import Network
+
+# Batch sizes that the dynamic axis is proven at, beside one; the last is also the one whose agreement is stored.
+_BATCHES = (2, 5)
+
+
+@dataclass
+class Verdict:
+    """What was measured on a finished graph before it ships.
+
+    Attributes:
+        fitted: On the calibration images.
+        fitted_on: Their folder.
+        checked, checked_on: On the images that only veto, where there are any.
+        batched_agreement: The share of images whose answer in a batch is the one that they get alone.
+        latency_ms, float_ms: The times of an answer of this graph and of the float graph, where they were taken.
+        on_target: Whether the answers are those of the target's own provider.
+        problem: Why it does not ship; None where it does.
+    """
+
+    fitted: Comparison
+    fitted_on: str
+    checked: Comparison | None = None
+    checked_on: str = ""
+    batched_agreement: float | None = None
+    latency_ms: float | None = None
+    float_ms: float | None = None
+    on_target: bool = True
+    problem: str | None = None
+
+    def to_dict(self, bounds: Bounds, precision: str) -> dict[str, Any]:
+        """Give what the file says of its agreement with the reference."""
+        proof: dict[str, Any] = {
+            "calibration": {"set": self.fitted_on, **self.fitted.to_dict()},
+            "bounds": {
+                "min_agreement": bounds.min_agreement,
+                "max_drift": bounds.max_drift,
+                "max_drop": bounds.max_drop,
+            },
+        }
+        if self.checked is not None:
+            proof["check"] = {"set": self.checked_on, **self.checked.to_dict()}
+        if self.batched_agreement is not None:
+            proof["batched"] = {"batch": _BATCHES[-1], "agreement_with_alone": self.batched_agreement}
+        if self.latency_ms is not None and self.float_ms is not None:
+            proof["latency_ms"] = {
+                precision: round(self.latency_ms, 3),
+                "float32": round(self.float_ms, 3),
+                "threads": usable_cores(),
+            }
+        return proof
+
+
+def veto(
+    model: onnx.ModelProto,
+    fitted: Comparison,
+    *,
+    network: Network,
+    fitting: Images,
+    checking: Images | None,
+    bounds: Bounds,
+    any_batch: bool,
+    elsewhere: Elsewhere | None,
+) -> Generator[Tick, None, Verdict]:
+    """Check a finished graph at other batch sizes, on the target's provider, and on the images that only veto.
+
+    Args:
+        model: The graph.
+        fitted: Its answers on the calibration images, on the CPU provider.
+        network: What it was made from.
+        fitting: The calibration images.
+        checking: The images that only veto.
+        bounds: What its answers must keep.
+        any_batch: Whether it takes any batch size.
+        elsewhere: Where the target's provider is at hand; None where the CPU provider has to stand in.
+    """
+    verdict = Verdict(fitted, fitting.name, problem=bounds.broken_by(fitted))
+    if verdict.problem is None and any_batch:
+        for size in _BATCHES:
+            agreement = yield from _batched_agreement(model, fitting, size)
+            if agreement < bounds.min_batched_agreement:
+                verdict.problem = (
+                    f"in batches of {size}, {100 * agreement:.2f} % of the images keep the answer that they get "
+                    f"alone, at least {100 * bounds.min_batched_agreement:g} % wanted"
+                )
+                return verdict
+        verdict.batched_agreement = agreement
+    if verdict.problem is None and elsewhere is not None:
+        verdict.fitted = yield from _compared(model, fitting, elsewhere)
+        verdict.problem = _there(bounds.broken_by(verdict.fitted), elsewhere)
+    if verdict.problem is None and checking is not None:
+        if checking.reference is None:
+            yield from checking.answer(network)
+        verdict.checked = yield from _compared(model, checking, elsewhere)
+        verdict.checked_on = checking.name
+        verdict.problem = _there(bounds.broken_by(verdict.checked), elsewhere)
+    return verdict
+
+
+def _there(problem: str | None, elsewhere: Elsewhere | None) -> str | None:
+    if problem is None or elsewhere is None:
+        return problem
+    return f"{problem} (on the provider {elsewhere.target.provider})"
+
+
+def _compared(
+    model: onnx.ModelProto, images: Images, elsewhere: Elsewhere | None
+) -> Generator[Tick, None, Comparison]:
+    """Compare a graph's answers on the provider that it is for, where that is at hand."""
+    if elsewhere is None:
+        measurement = images.measure(model, "checking")
+        yield from measurement
+        return measurement.comparison
+    runner = Runner(model)
+    with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
+        pixels = Path(folder, "pixels.npy")
+        rows = [images.given(runner, path) for path in images.paths]
+        np.save(pixels, np.concatenate(rows))
+        logits = yield from elsewhere.answers(model, pixels, threads=usable_cores())
+    assert images.reference is not None
+    return compare(images.reference, logits, images.targets)
+
+
+def _batched_agreement(model: onnx.ModelProto, images: Images, size: int) -> Generator[Tick, None, float]:
+    """Run the images in batches and alone, and give the share of the same answers."""
+    runner = Runner(model)
+    pixels = [images.given(runner, path) for path in images.paths]
+    # A full batch at least once, however few images there are.
+    pixels += pixels[: -len(pixels) % size] if len(pixels) >= size else pixels * size
+    alone, batched = [], []
+    for start in range(0, len(pixels) - size + 1, size):
+        part = pixels[start : start + size]
+        alone += [runner(one) for one in part]
+        batched.append(runner(np.concatenate(part)))
+        yield Tick(f"batches of {size}", start + size, len(pixels))
+    return compare(np.concatenate(alone), np.concatenate(batched)).agreement
