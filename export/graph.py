@@ -8,6 +8,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+MASSIVE_SUFFIX = "_massive"
+"""What the name of a product of massive channels ends with."""
+
+PATCHES_SUFFIX = "_patches"
+"""What the name of the product of raw patches ends with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -34,12 +40,20 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def linears(model: onnx.ModelProto) -> Iterator[Linear]:
-    """Give every product whose second factor is a constant matrix, in graph order."""
+    """Give the products whose second factor is a constant matrix, in graph order, but for those that `stands_apart`."""
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     for node in model.graph.node:
         product = (node.domain, node.op_type) in (("", "MatMul"), ("com.microsoft", "Attention"))
-        if product and node.input[1] in matrices:
+        if product and node.input[1] in matrices and not stands_apart(node.name):
             yield Linear(node.name, node.input[0], node.input[1], splits=node.op_type == "MatMul")
+
+
+def stands_apart(name: str | None) -> bool:
+    """Tell by a product's name whether it is one that another pass set apart from the network's linear layers.
+
+    One of massive channels stays in float, and that of raw patches is quantized in a way of its own.
+    """
+    return (name or "").endswith((MASSIVE_SUFFIX, PATCHES_SUFFIX))
 
 
 def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:

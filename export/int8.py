@@ -13,16 +13,16 @@ from .images import Runner, Tick
 from .options import Options
 from .pareto import Row, judged, picked
 from .passes import ClassTokenOnly, FuseAttention, Pass, QuantizeDynamic, SplitGemm, Unflatten
-from .passes.merge_tokens import Sites, parse_schedule, schedules
 from .recipe import EXACT, Candidate, Workbench
 from .recorder import Recorder, Step
 from .rewrite import observe
+from .schedule import Sites, check_schedule, parse_schedule, schedules
 from .search import search
 from .sensitivity import Sensitivity
 from .speed import race
 from .targets import Target
 
-# Products stand apart from their biases and on tokens: what all that follows looks for.
+# Norms are one operator, products stand apart from their biases and on tokens: what all that follows looks for.
 _PLAIN: tuple[Pass, ...] = (SplitGemm(), Unflatten())
 
 # Each of these is to make the graph faster. Fusing leaves a reshape of its own.
@@ -74,8 +74,9 @@ def quantize(
     found = yield from search(
         bench,
         budget_s=options.budget_s,
-        max_drift=bounds.max_drift,
-        merges=_merges(options, graph, target),
+        bounds=bounds,
+        merges=_merges(options, graph),
+        must_merge=options.merge_tokens not in (None, "auto"),
     )
     candidates = found.candidates
     if not candidates:
@@ -94,8 +95,13 @@ def quantize(
         float_ms=float_ms,
         min_speedup=options.min_speedup,
     )
-    able = _allowed(rows, candidates, options)
-    chosen = picked(able, options.pick)
+    asked = _asked_for(candidates, options)
+    place = picked([rows[place] for place in asked], options.pick)
+    chosen = None if place is None else asked[place]
+    problem = None
+    if chosen is None:
+        # Where none could be built, the last step says why.
+        problem = _nearest([rows[place] for place in asked]) if asked else recorder.problem
     return Quantized(
         None if chosen is None else candidates[chosen].model,
         rows,
@@ -103,20 +109,14 @@ def quantize(
         found.sensitivities,
         float_ms,
         found.complete,
-        None if chosen is not None else _nearest(rows),
+        problem,
     )
 
 
-def _allowed(rows: Sequence[Row], candidates: Sequence[Candidate], options: Options) -> Sequence[Row]:
+def _asked_for(candidates: Sequence[Candidate], options: Options) -> list[int]:
     """Where one schedule of token merging was asked for, what does not merge is there to compare with."""
-    if options.merge_tokens in (None, "auto"):
-        return rows
-    return [
-        row
-        if one.recipe.merged
-        else Row(row.recipe, row.bytes, row.comparison, row.latency_ms, row.problem or "merges no tokens")
-        for row, one in zip(rows, candidates, strict=True)
-    ]
+    free = options.merge_tokens in (None, "auto")
+    return [place for place, one in enumerate(candidates) if free or one.recipe.merged]
 
 
 def _nearest(rows: Sequence[Row]) -> str | None:
@@ -124,22 +124,24 @@ def _nearest(rows: Sequence[Row]) -> str | None:
     return min(rows, key=lambda row: row.comparison.drift).problem
 
 
-def _merges(options: Options, graph: onnx.ModelProto, target: Target) -> tuple[Sites, ...]:
+def _merges(options: Options, graph: onnx.ModelProto) -> tuple[Sites, ...]:
     if options.merge_tokens is None:
         return ()
-    if not target.fused:
-        raise ExportError(
-            f"tokens can be merged for the targets cpu and cpu-avx2, not for {target.name}; leave out --merge-tokens"
-        )
-    if options.merge_tokens != "auto":
-        return (parse_schedule(options.merge_tokens),)
-    attentions = [node for node in graph.graph.node if node.op_type in ("Attention", "MultiHeadAttention")]
+    attentions = _attentions(graph)
     if not attentions:
         raise ExportError(
             "no fused attention was found in this network, and tokens are merged by its keys; leave out --merge-tokens"
         )
     tokens = observe(graph).shapes[attentions[0].input[0]][1][0]
-    return schedules(len(attentions), tokens)
+    if options.merge_tokens == "auto":
+        return schedules(len(attentions), tokens)
+    asked = parse_schedule(options.merge_tokens)
+    check_schedule(asked, depth=len(attentions), tokens=tokens)
+    return (asked,)
+
+
+def _attentions(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in graph.graph.node if node.op_type in ("Attention", "MultiHeadAttention")]
 
 
 def _rewritten(
@@ -164,8 +166,10 @@ def _rewritten(
     quantizer = QuantizeDynamic(bits=target.weight_bits)
     quantized = [quantizer(stage) for stage in stages]
     times = yield from race(quantized, _one_input(recorder, graph), "timing rewrites")
-    best = 0
-    for place in range(1, len(stages)):
+    # Tokens are merged by the keys of fused attention, so that it stays then.
+    fused = (place for place, stage in enumerate(stages) if _attentions(stage))
+    best = first = next(fused, 0) if recorder.options.merge_tokens is not None else 0
+    for place in range(first + 1, len(stages)):
         if times[place] < (1 - _GAIN) * times[best]:
             best = place
     for place in range(best + 1, len(stages)):

@@ -27,7 +27,7 @@ from .limits import oldest_onnxruntime
 from .network import Network
 from .options import Options
 from .pareto import Row
-from .passes import Float16, RawPixels, Simplify
+from .passes import Float16, FuseNorms, RawPixels, Simplify
 from .recorder import Recorder, Step
 from .sensitivity import Sensitivity
 from .targets import Target, target
@@ -138,6 +138,8 @@ def run(
         ImageError, DataError: The images are not usable.
     """
     targets = [target(name) for name in options.targets]
+    if options.merge_tokens is not None:
+        _require_merging(targets, options)
     outputs = {one.name: _output(output, one, targets) for one in targets}
     for path in outputs.values():
         if path.exists() and not options.force:
@@ -148,6 +150,7 @@ def run(
     fitting, checking = _gather(calibrate, check, labels, preprocessing, options)
     recorder = Recorder(fitting, options)
     base = yield from _base(recorder, network, labels, preprocessing, min(one.max_opset for one in targets))
+    shared = len(recorder.steps)
     for one in targets:
         before = len(recorder.steps)
         shipped = yield from _ship(recorder, base, network, checking, one, places[one.name])
@@ -174,12 +177,8 @@ def run(
             chosen=search.chosen if search and shipped.precision == "int8" else None,
             sensitivities=search.sensitivities if search else (),
             complete=search.complete if search else True,
-            steps=tuple(recorder.steps[:_SHARED] + recorder.steps[max(before, _SHARED) :]),
+            steps=tuple(recorder.steps[:shared] + recorder.steps[before:]),
         )
-
-
-# Steps that every target's file begins with: tracing and simplifying.
-_SHARED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +209,9 @@ def _base(
         raise ExportError(f"the traced graph does not give {network.reference}'s answers: {recorder.problem}")
     if options.simplify:
         base = (yield from recorder.apply(Simplify(), base, exact, timeout_s=_SIMPLIFY_TIMEOUT_S)) or base
+    # Old exporters write a norm in nine operators; the means among them tell where that may be.
+    if any(node.op_type == "ReduceMean" for node in base.graph.node):
+        base = (yield from recorder.apply(FuseNorms(), base, exact)) or base
     if options.input == "uint8":
         raw = yield from recorder.apply(RawPixels(preprocessing.mean, preprocessing.std), base, exact)
         if raw is None:
@@ -258,8 +260,11 @@ def _ship(
                 recorder.problem = str(error)
             if recorder.problem is None:
                 verdict.latency_ms, verdict.float_ms = times
+                verdict.on_target = elsewhere is not None or aim.provider == "cpu"
                 return _Shipped(model, precision, "; ".join(reasons) or None, verdict, search)
-        if options.precision != "auto" or precision == "float32":
+        # A schedule of merging that was asked for is not left out in silence either.
+        asked = options.precision != "auto" or options.merge_tokens not in (None, "auto")
+        if asked or precision == "float32":
             raise ExportError(f"{precision} broke its bound: {recorder.problem}; {_ADVICE[precision]}")
         reasons.append(f"{precision} broke its bound: {recorder.problem}")
     raise AssertionError("float32 ships or raises")
@@ -301,6 +306,20 @@ def _proof(shipped: _Shipped, network: Network, options: Options) -> dict[str, A
         found["chosen"] = shipped.search.chosen if shipped.precision == "int8" else None
         found["pick"] = options.pick
     return found
+
+
+def _require_merging(targets: Sequence[Target], options: Options) -> None:
+    """Refuse to merge tokens where the graph that ships would not."""
+    if options.precision not in ("auto", "int8"):
+        raise OptionError(
+            f"tokens are merged in INT8 graphs, not in {options.precision}; leave out --merge-tokens or --precision"
+        )
+    for one in targets:
+        if not one.fused:
+            raise OptionError(
+                f"tokens can be merged for the targets cpu and cpu-avx2, not for {one.name}; "
+                "leave out --merge-tokens"
+            )
 
 
 def _output(output: Path, one: Target, targets: Sequence[Target]) -> Path:

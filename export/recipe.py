@@ -23,12 +23,10 @@ from .passes import (
     ScaleTokens,
     SplitChannels,
 )
-from .passes.merge_tokens import Sites, format_schedule
-from .passes.raw_pixels import SUFFIX as PATCHES
-from .passes.split_channels import SUFFIX as MASSIVE
 from .passes.static import sites as products
 from .ranges import Histograms, Method, collect
 from .recorder import Recorder, Step
+from .schedule import Sites, format_schedule
 from .targets import Target
 
 EXACT = Bounds(min_agreement=0.999, max_drift=1e-5, max_drop=0.1, min_batched_agreement=0.0)
@@ -41,6 +39,9 @@ _ANYTHING = Bounds(
 
 # Images on which ranges, massive channels and second moments are found.
 _FITTING_IMAGES = 64
+
+# What few images say of many channels holds for these images alone: rounding is learned on more.
+_ROUNDING_IMAGES = 128
 
 # Exact rewrites are proven on so many: they move every image's logits alike.
 _PROOF_IMAGES = 32
@@ -177,8 +178,8 @@ class Workbench:
         if self._takes_bytes and self.target.fused:
             steps.append(QuantizePatches(bits))
         if recipe.activations == "dynamic":
-            if recipe.token_scales:
-                steps.append(ScaleTokens(self._token_ranges(recipe, prepared), bits))
+            if scaled := self._token_ranges(recipe, prepared):
+                steps.append(ScaleTokens(scaled, bits))
             steps.append(QuantizeDynamic(keep_float, bits))
         else:
             steps.append(self._static(recipe, prepared, keep_float))
@@ -226,15 +227,23 @@ class Workbench:
                     EXACT,
                     count=_PROOF_IMAGES,
                 )
-                result = None if model is None else _Prepared(model, before.keep_float)
+                result = None if model is None else self._migrated(model, before.keep_float, recipe)
             self._prepared[key] = result
         return self._prepared[key]
+
+    def _migrated(self, model: onnx.ModelProto, keep_float: tuple[str, ...], recipe: Recipe) -> _Prepared:
+        """Take back what stays in float for channels that are massive no longer, since their scales have moved."""
+        migrated = _Prepared(model, keep_float)
+        if recipe.split and keep_float:
+            massive = {layer.linear.node for layer in self._channels(migrated) if layer.massive}
+            migrated.keep_float = tuple(name for name in keep_float if name in massive)
+        return migrated
 
     def _learn(self, recipe: Recipe, before: _Prepared) -> Generator[Tick | Step, None, _Prepared | None]:
         key = ("learn", *_migrated_key(recipe))
         if key not in self._prepared:
             model: onnx.ModelProto | None = before.model
-            groups = moments(before.model, lambda: self.batches(before.model))
+            groups = moments(before.model, lambda: self.batches(before.model, _ROUNDING_IMAGES))
             yield Tick("learning the rounding", 0, 1)
             for group in groups:
                 if model is not None:
@@ -253,11 +262,7 @@ class Workbench:
         method: Method = recipe.activations  # type: ignore[assignment]  # any other word is `dynamic`
         ranges = prepared.histograms.ranges(method, symmetric=self.target.symmetric)
         # The patch embedding stays in float: pixels quantized twice lose more than its share of the time is worth.
-        patches = tuple(
-            site.node
-            for site in products(prepared.model)
-            if site.kind == "patches" or site.node.endswith(PATCHES)
-        )
+        patches = tuple(site.node for site in products(prepared.model) if site.kind == "patches")
         return QuantizeStatic(
             ranges,
             method,
@@ -270,15 +275,13 @@ class Workbench:
         return tuple(
             (layer.linear.node, layer.lowest, layer.highest)
             for layer in self._channels(prepared)
-            if layer.linear.node in recipe.token_scales
+            # A layer that goes back to float needs no scales.
+            if layer.linear.node in set(recipe.token_scales) - set(recipe.keep_float)
         )
 
     def _channels(self, prepared: _Prepared) -> tuple[Channels, ...]:
         if prepared.channels is None:
-            found = channels(prepared.model, self.batches(prepared.model))
-            prepared.channels = tuple(
-                layer for layer in found if not layer.linear.node.endswith((MASSIVE, PATCHES))
-            )
+            prepared.channels = channels(prepared.model, self.batches(prepared.model))
         return prepared.channels
 
     @property

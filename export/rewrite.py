@@ -16,6 +16,25 @@ Shape = tuple[tuple[int, int], ...]
 """A tensor's sides as observed at batch 2 and at batch 3; one that does not depend on the batch is a pair (n, n)."""
 
 
+TOKENWISE = frozenset(
+    (
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "LayerNormalization",
+        "Gelu",
+        "QuickGelu",
+        "Erf",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+        "Identity",
+    )
+)
+"""Operators that treat every token by itself, beside others of the same shape and constants along the channels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What came out of every node of a graph when it ran.
@@ -204,6 +223,39 @@ def insert_before(anchor: ir.Node, nodes: Iterable[ir.Node]) -> None:
     graph = anchor.graph
     assert graph is not None
     graph.insert_before(anchor, nodes)
+
+
+class Builder:
+    """Appends nodes to a graph under one prefix; the graph is sorted when it is done."""
+
+    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+        self._graph = graph
+        self._prefix = prefix
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """Add an initializer."""
+        return add_constant(self._graph, f"{self._prefix}_{name}", array)
+
+    def integers(self, name: str, *numbers: int) -> ir.Value:
+        """Add an initializer (numbers,) int64: a shape, axes, places."""
+        return self.constant(name, np.array(numbers, np.int64))
+
+    def node(
+        self,
+        op_type: str,
+        name: str,
+        outputs: int,
+        *inputs: ir.Value,
+        **attributes: int | list[int],
+    ) -> ir.Node:
+        """Append a node with so many outputs."""
+        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=f"{self._prefix}_{name}")
+        self._graph.append(node)
+        return node
+
+    def __call__(self, op_type: str, name: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+        """Append a node with one output, and give that."""
+        return self.node(op_type, name, 1, *inputs, **attributes).outputs[0]
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..evaluation import Bounds
 from .images import Tick
 from .massive import Channels
-from .passes.merge_tokens import Sites
 from .ranges import METHODS
 from .recipe import Candidate, Recipe, Workbench, spreads
 from .recorder import Step
+from .schedule import Sites
 from .sensitivity import Sensitivity, rank
 
 # SmoothQuant's own search found its best between a half and nine tenths.
@@ -46,15 +47,16 @@ class Found:
 
 
 def search(
-    bench: Workbench, *, budget_s: float, max_drift: float, merges: Sequence[Sites]
+    bench: Workbench, *, budget_s: float, bounds: Bounds, merges: Sequence[Sites], must_merge: bool
 ) -> Generator[Tick | Step, None, Found]:
     """Build candidates, each better founded than the last, until nothing more helps or the time is over.
 
     Args:
         bench: Builds and measures recipes.
         budget_s: How long the search may take. What has begun is finished; the first recipe is built in any case.
-        max_drift: What the drift must keep; layers go back to float until it does.
+        bounds: What the answers must keep; layers go back to float until they do.
         merges: Schedules of token merging to try on what was found.
+        must_merge: Whether these are tried even when the time is over.
     """
     run = _Search(bench, time.monotonic(), budget_s)
     if bench.target.recipe == "dynamic":
@@ -77,8 +79,9 @@ def search(
     yield from run.among([replace(run.best.recipe, learned=True)])
     if bench.target.recipe == "dynamic":
         yield from run.token_scales(found)
-    yield from run.back_to_float(max_drift)
-    yield from run.beside(replace(run.best.recipe, merged=sites) for sites in merges)
+    yield from run.back_to_float(bounds)
+    merged = [replace(run.best.recipe, merged=sites) for sites in merges]
+    yield from run.beside(merged, in_any_case=must_merge)
     return run.found()
 
 
@@ -100,9 +103,11 @@ class _Search:
         """Build recipes; the one that drifts least of all so far is the best."""
         yield from self._build(recipes, improves=True)
 
-    def beside(self, recipes: Iterator[Recipe] | Sequence[Recipe]) -> Generator[Tick | Step, None, None]:
+    def beside(
+        self, recipes: Sequence[Recipe], *, in_any_case: bool = False
+    ) -> Generator[Tick | Step, None, None]:
         """Build recipes for the table, that nothing more is built on."""
-        yield from self._build(recipes, improves=False)
+        yield from self._build(recipes, improves=False, in_any_case=in_any_case)
 
     def rank(self, channels: tuple[Channels, ...]) -> Generator[Tick | Step, None, None]:
         """Rank the layers of the best candidate."""
@@ -137,24 +142,25 @@ class _Search:
         chosen = dict.fromkeys(tuple(ranked[: math.ceil(share * len(ranked))]) for share in _TOKEN_SCALED)
         yield from self.among([replace(recipe, token_scales=layers) for layers in chosen if layers])
 
-    def back_to_float(self, max_drift: float) -> Generator[Tick | Step, None, None]:
+    def back_to_float(self, bounds: Bounds) -> Generator[Tick | Step, None, None]:
         """Leave the most harmful layers in float, twice as many each time, while that helps enough or must be."""
         assert self.best is not None
         ranked = [layer.layer for layer in self._sensitivities if layer.without is not None]
-        count = 1
-        while count < len(ranked):
+        # All but the last; with that in float too, nothing would be left in INT8.
+        most, count = len(ranked) - 1, 1
+        while count <= most:
             before = self.best
             yield from self.among([replace(before.recipe, keep_float=tuple(ranked[:count]))])
             helped = self.best.drift < (1 - _WORTH * count) * before.drift
-            if not helped and self.best.drift <= max_drift:
+            if not helped and bounds.broken_by(self.best.comparison) is None:
                 return
-            count *= 2
+            count = most if count < most < 2 * count else 2 * count
 
     def _build(
-        self, recipes: Iterator[Recipe] | Sequence[Recipe], *, improves: bool
+        self, recipes: Iterator[Recipe] | Sequence[Recipe], *, improves: bool, in_any_case: bool = False
     ) -> Generator[Tick | Step, None, None]:
         for recipe in recipes:
-            if self._candidates and time.monotonic() >= self._end:
+            if self._candidates and time.monotonic() >= self._end and not in_any_case:
                 self._complete = False
                 return
             candidate = yield from self._bench.build(recipe)

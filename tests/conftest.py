@@ -29,6 +29,14 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests measure out of the user's cache, and what the user measured out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIT_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
     """Run a test's torch on one thread."""

@@ -12,6 +12,7 @@ from .class_token import ClassTokenOnly
 from .dynamic import QuantizeDynamic
 from .float16 import Float16
 from .fuse_attention import FuseAttention
+from .fuse_norms import FuseNorms
 from .learn_rounding import LearnRounding
 from .merge_tokens import MergeTokens
 from .migrate_scales import MigrateScales
@@ -28,6 +29,7 @@ __all__ = [
     "ClassTokenOnly",
     "Float16",
     "FuseAttention",
+    "FuseNorms",
     "LearnRounding",
     "MergeTokens",
     "MigrateScales",

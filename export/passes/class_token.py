@@ -7,26 +7,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..rewrite import Observed, add_constant, constant, consumers, insert_before, observe, to_proto, walk
-from .fuse_attention import CONTRIB
-
-# Operators that treat every token by itself, beside others of the same shape and constants along the channels.
-_TOKENWISE = frozenset(
-    (
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "LayerNormalization",
-        "Gelu",
-        "QuickGelu",
-        "Erf",
-        "Tanh",
-        "Sigmoid",
-        "Relu",
-        "Identity",
-    )
+from ..rewrite import (
+    TOKENWISE,
+    Observed,
+    add_constant,
+    constant,
+    consumers,
+    insert_before,
+    observe,
+    to_proto,
+    walk,
 )
+from .fuse_attention import CONTRIB
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class _Selection:
         rest = [value for value in node.inputs if value is not None and not self._is_tokens(value)]
         if node.op_type == "MatMul":
             return self._is_tokens(node.inputs[0]) and constant(node.inputs[1]) is not None
-        return node.op_type in _TOKENWISE and all(
+        return node.op_type in TOKENWISE and all(
             (array := constant(value)) is not None and array.ndim <= 1 for value in rest
         )
 

@@ -10,8 +10,6 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from ..graph import copy, linears
-from .raw_pixels import SUFFIX as PATCHES
-from .split_channels import SUFFIX
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,7 @@ class QuantizeDynamic:
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        chosen = [
-            linear.node
-            for linear in linears(model)
-            if linear.node not in self.keep_float and not linear.node.endswith((SUFFIX, PATCHES))
-        ]
+        chosen = [linear.node for linear in linears(model) if linear.node not in self.keep_float]
         # The quantizer writes its result to a file, whatever it is given.
         with TemporaryDirectory(prefix="vit-edge-") as folder, _silence():
             output = Path(folder, "int8.onnx")

@@ -8,11 +8,11 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..graph import stands_apart
 from ..moments import Moments
 from ..rewrite import add_constant, constant, to_proto
+from ..weights import column_scales, largest_integer
 from .fuse_attention import CONTRIB
-from .raw_pixels import SUFFIX as PATCHES
-from .split_channels import SUFFIX
 
 # Rows that are rounded between two large products.
 _BLOCK = 64
@@ -40,7 +40,7 @@ class LearnRounding:
 
     def __call__(self, model: onnx.ModelProto) -> onnx.ModelProto:
         twin = ir.from_proto(model)
-        for node, moments, weight in measured(twin.graph, self.moments, self.keep_float):
+        for node, moments, weight in _measured(twin.graph, self.moments, self.keep_float):
             damping = self.damping + len(weight) / moments.rows
             learned = round_columns(weight, moments.second, bits=self.bits, damping=damping)
             node.replace_input_with(1, add_constant(twin.graph, f"{node.name}_rounded", learned))
@@ -66,7 +66,7 @@ def round_columns(
     Returns:
         (inputs, outputs): integers times the scale of their column.
     """
-    largest, scales = _largest(bits), column_scales(weight, bits=bits)
+    largest, scales = largest_integer(bits), column_scales(weight, bits=bits)
     diagonal = np.diag(second)
     # Rows of large inputs first: those after them, which are cheaper to change, balance their errors.
     order = np.argsort(-diagonal, kind="stable")
@@ -95,28 +95,17 @@ def round_columns(
     return learned
 
 
-def column_scales(weight: NDArray[np.float32], *, bits: int = 8) -> NDArray[np.float32]:
-    """Give the scale of each column's grid as symmetric per-channel quantizers choose it; 1 for a column of zeros."""
-    scales = (np.abs(weight).max(axis=0).astype(np.float64) / _largest(bits)).astype(np.float32)
-    return np.where(scales < np.finfo(np.float32).tiny, np.float32(1), scales)
-
-
-def measured(
+def _measured(
     graph: ir.Graph, moments: Mapping[str, Moments], keep_float: tuple[str, ...]
 ) -> list[tuple[ir.Node, Moments, NDArray[np.float32]]]:
     """Give the linear layers that will be quantized and whose input was measured, with their weights."""
     found = []
     for node in graph:
         product = (node.domain, node.op_type) in (("", "MatMul"), (CONTRIB, "Attention"))
-        stays = node.name in keep_float or (node.name or "").endswith((SUFFIX, PATCHES))
+        stays = node.name in keep_float or stands_apart(node.name)
         if not product or stays or node.inputs[0] is None:
             continue
         taken, weight = moments.get(node.inputs[0].name or ""), constant(node.inputs[1])
         if taken is not None and weight is not None and weight.ndim == 2:
             found.append((node, taken, weight.astype(np.float32)))
     return found
-
-
-def _largest(bits: int) -> int:
-    """Give the largest integer of symmetric weights: 127 of 8 bits, but 64 of 7, ONNX Runtime's reduced range."""
-    return 64 if bits == 7 else 2 ** (bits - 1) - 1

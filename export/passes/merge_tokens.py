@@ -4,7 +4,6 @@ Bolya et al. 2023, "Token Merging: Your ViT But Faster", without retraining, at 
 costs about as much as a norm and an activation, so that many small ones would eat what they save.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,20 +11,15 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import ExportError, OptionError
+from ...errors import ExportError
 from ..graph import copy
-from ..rewrite import Observed, add_constant, constant, observe, to_proto
-from .class_token import _TOKENWISE
+from ..rewrite import TOKENWISE, Builder, Observed, constant, observe, to_proto
+from ..schedule import Sites, check_schedule
 from .fuse_attention import CONTRIB
-
-Sites = tuple[tuple[int, int], ...]
-"""Where tokens are merged: blocks, counted from 0, each with the number of tokens that go there."""
+from .token_sizes import Sizes, carry_sizes, weigh
 
 # Lies below every cosine, so that the class token is the last to be merged: never, since one always stays.
 _NEVER = -4.0
-
-# Singular values below this share of the largest are float32's rounding.
-_RANK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class MergeTokens:
         chosen = {block: count for block, count in self.sites if count}
         residuals = {block: _residual(attentions[block], twin.graph, observed) for block in chosen}
         _check_behind(residuals[min(chosen)], twin.graph, observed)
-        sizes: _Sizes | None = None
+        sizes: Sizes | None = None
         for block, attention in enumerate(attentions):
             if block < min(chosen):
                 continue
@@ -82,158 +76,12 @@ class MergeTokens:
                 site = _Site(twin.graph, attention, residuals[block], length, chosen[block])
             if sizes is not None:
                 if self.fused and attention.op_type == "Attention":
-                    _carry_sizes(attention, sizes, twin.graph)
+                    carry_sizes(attention, sizes, twin.graph)
                 else:
-                    _weigh(attention, sizes, twin.graph)
+                    weigh(attention, sizes, twin.graph)
             if block in chosen:
                 sizes = site.merge(sizes)
         return to_proto(twin)
-
-
-def parse_schedule(text: str) -> Sites:
-    """Read a schedule as typed.
-
-    >>> parse_schedule("5:32,7:32,9:32")
-    ((5, 32), (7, 32), (9, 32))
-
-    Args:
-        text: BLOCK:TOKENS, with commas between sites.
-
-    Raises:
-        OptionError: The text is no schedule, or its blocks do not ascend.
-    """
-    pairs = [site.split(":") for site in text.split(",")]
-    if not all(len(pair) == 2 and all(part.strip().isdecimal() for part in pair) for pair in pairs):
-        raise OptionError(
-            f"expected a schedule as BLOCK:TOKENS,BLOCK:TOKENS, such as 5:32,7:32, got {text!r}; "
-            "blocks are counted from 0"
-        )
-    sites = tuple((int(block), int(count)) for block, count in pairs)
-    _check_order(sites)
-    return sites
-
-
-def format_schedule(sites: Sites) -> str:
-    """Write a schedule as `parse_schedule` reads it.
-
-    >>> format_schedule(((5, 32), (7, 32)))
-    '5:32,7:32'
-    """
-    return ",".join(f"{block}:{count}" for block, count in sites)
-
-
-def check_schedule(sites: Sites, *, depth: int, tokens: int) -> None:
-    """Check that a network can merge as a schedule says.
-
-    Args:
-        sites: The schedule.
-        depth: The network's number of blocks.
-        tokens: How many tokens its first block takes, the class token among them.
-
-    Raises:
-        OptionError: Blocks do not ascend, there is no such block, nothing follows it, or fewer tokens can go.
-    """
-    _check_order(sites)
-    for block, count in sites:
-        if block > depth - 2:
-            raise OptionError(
-                f"expected to merge tokens in blocks 0 to {depth - 2} of {depth}, since fewer tokens pay in the blocks "
-                f"behind, got block {block}; choose an earlier one"
-            )
-        most = (tokens - 1) // 2
-        if count > most:
-            raise OptionError(
-                f"expected to merge at most {most} of the {tokens} tokens in block {block}, since each second one is "
-                f"matched with another, got {count}; merge fewer there or more in another block"
-            )
-        tokens -= count
-
-
-def schedules(depth: int, tokens: int) -> tuple[Sites, ...]:
-    """Give the schedules to try on a network, from mild to strong.
-
-    They are stated by relative depth and by share of the tokens, so that a schedule that one network bears means the
-    same work on another.
-
-    Args:
-        depth: The network's number of blocks.
-        tokens: How many tokens its first block takes, the class token among them.
-    """
-    found: set[Sites] = set()
-    for depths, share in _CANDIDATES:
-        count = round(share * tokens)
-        # In a shallow network, sites fall together or behind the last block that gains: what is left is milder.
-        blocks = sorted({block for part in depths if (block := round(part * depth)) <= depth - 2})
-        sites = tuple((block, count) for block in blocks)
-        if sites and count:
-            found.add(sites)
-    return tuple(sorted(found, key=lambda sites: sum((depth - block) * count for block, count in sites)))
-
-
-# Relative depths of the sites, and the share of all tokens that goes at each. Few sites at which many tokens go, past
-# the middle, drift less for the time they save than many sites at which few go, and than early ones.
-_CANDIDATES: tuple[tuple[tuple[float, ...], float], ...] = (
-    ((6 / 12, 8 / 12, 10 / 12), 0.10),
-    ((8 / 12, 10 / 12), 0.24),
-    ((6 / 12, 8 / 12), 0.15),
-    ((6 / 12, 8 / 12, 10 / 12), 0.15),
-    ((7 / 12, 9 / 12), 0.24),
-    ((6 / 12, 9 / 12), 0.24),
-    ((5 / 12, 7 / 12, 9 / 12), 0.15),
-    ((6 / 12, 8 / 12), 0.24),
-    ((5 / 12, 7 / 12), 0.24),
-)
-
-
-def _check_order(sites: Sites) -> None:
-    blocks = [block for block, _ in sites]
-    if blocks != sorted(set(blocks)) or any(number < 0 for site in sites for number in site):
-        raise OptionError(
-            f"expected ascending blocks and counts of at least 0, got {format_schedule(sites)}; "
-            "name each block once, the first in front"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """How many patches each token stands for.
-
-    Attributes:
-        value: (batch, tokens, 1) float32.
-        logarithms: (batch, 1, 1, tokens) float32, ready to be added to scores.
-    """
-
-    value: ir.Value
-    logarithms: ir.Value
-
-
-class _Build:
-    """Appends nodes to a graph under one prefix; the graph is sorted when it is done."""
-
-    def __init__(self, graph: ir.Graph, prefix: str) -> None:
-        self._graph = graph
-        self._prefix = prefix
-
-    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        return add_constant(self._graph, f"{self._prefix}_{name}", array)
-
-    def integers(self, name: str, *numbers: int) -> ir.Value:
-        return self.constant(name, np.array(numbers, np.int64))
-
-    def node(
-        self,
-        op_type: str,
-        name: str,
-        outputs: int,
-        *inputs: ir.Value,
-        **attributes: int | list[int],
-    ) -> ir.Node:
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=f"{self._prefix}_{name}")
-        self._graph.append(node)
-        return node
-
-    def __call__(self, op_type: str, name: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
-        return self.node(op_type, name, 1, *inputs, **attributes).outputs[0]
 
 
 class _Site:
@@ -246,7 +94,7 @@ class _Site:
     def __init__(
         self, graph: ir.Graph, attention: ir.Node, residual: ir.Value, length: int, count: int
     ) -> None:
-        self._build = _Build(graph, f"{attention.name}_merge")
+        self._build = Builder(graph, f"{attention.name}_merge")
         self._length = length
         self._count = count
         self._staying = (length + 1) // 2 - count
@@ -267,7 +115,7 @@ class _Site:
         self._weight = _mean_key(weight, heads)
         self._bias = _mean_key(bias[None], heads)[0]
 
-    def merge(self, sizes: _Sizes | None) -> _Sizes:
+    def merge(self, sizes: Sizes | None) -> Sizes:
         build = self._build
         places = (
             build.integers("even", *range(0, self._length, 2)),
@@ -301,7 +149,7 @@ class _Site:
             node.replace_input_with(place, merged)
         left = self._length - self._count
         row = build("Reshape", "row", size, build.integers("row_shape", -1, 1, 1, left))
-        return _Sizes(size, build("Log", "log", row))
+        return Sizes(size, build("Log", "log", row))
 
     def _matching(self, even: ir.Value, odd: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Give the places of the tokens that stay, of those that go, and the matrix (batch, B, r) of who takes whom."""
@@ -348,131 +196,6 @@ def _mean_key(array: NDArray[np.generic], heads: int) -> NDArray[np.float32]:
     keys = np.split(array, 3, axis=1)[1]
     mean: NDArray[np.float32] = keys.reshape(len(keys), heads, -1).mean(axis=1, dtype=np.float32)
     return mean
-
-
-def _weigh(attention: ir.Node, sizes: _Sizes, graph: ir.Graph) -> None:
-    """Write a fused attention in single operators, with the logarithms of the sizes added to its scores.
-
-    The fused operators take additions to the scores too, but Attention no more once it is quantized, and
-    MultiHeadAttention only in newer runtimes, spelled out for every query; it was slower than this.
-    """
-    build = _Build(graph, str(attention.name))
-    heads = attention.attributes.get_int("num_heads")
-    assert heads is not None
-    if attention.op_type == "Attention":
-        query, key, value = _split_heads(attention, heads, build, graph)
-    else:
-        query, key, value = _narrow_heads(attention, heads, build)
-    scores = build("MatMul", "scores", query, build("Transpose", "keys", key, perm=[0, 1, 3, 2]))
-    shares = build("Softmax", "shares", build("Add", "weighed", scores, sizes.logarithms), axis=-1)
-    mixed = build("Transpose", "tokens", build("MatMul", "mixed", shares, value), perm=[0, 2, 1, 3])
-    joined = build("Reshape", "joined", mixed, build.integers("joined_shape", 0, 0, -1))
-    ir.convenience.replace_all_uses_with(attention.outputs[0], joined)
-
-
-def _carry_sizes(attention: ir.Node, sizes: _Sizes, graph: ir.Graph) -> None:
-    """Give the sizes to a fused attention as one more channel of its input, which one channel of each head carries."""
-    build = _Build(graph, str(attention.name))
-    tokens, weight, bias = attention.inputs[0], constant(attention.inputs[1]), constant(attention.inputs[2])
-    heads = attention.attributes.get_int("num_heads")
-    assert tokens is not None
-    assert weight is not None
-    assert bias is not None
-    assert heads is not None
-    norm = tokens.producer()
-    weights, biases = weight.astype(np.float64), bias.astype(np.float64)
-    gain, shift = np.ones(len(weights)), np.zeros(len(weights))
-    if norm is not None and norm.op_type == "LayerNormalization" and len(norm.inputs) == 3:
-        gain, shift = (np.asarray(constant(value), np.float64) for value in norm.inputs[1:])
-    width = weights.shape[1] // 3
-    side = width // heads
-    rows = np.concatenate([weights, np.zeros((1, 3 * width))])
-    for start in range(0, width, side):
-        query, key = slice(start, start + side), slice(width + start, width + start + side)
-        to_query, to_key = _make_room(
-            np.concatenate([gain[:, None] * weights[:, query], [shift @ weights[:, query] + biases[query]]]),
-            gain[:, None] * weights[:, key],
-        )
-        rows[:, query], biases[query] = rows[:, query] @ to_query, biases[query] @ to_query
-        # What a bias adds to the keys, it adds to the scores of all keys alike, and a softmax forgets it.
-        rows[:, key], biases[key] = rows[:, key] @ to_key, 0
-        # The operator divides by the root of the head's width.
-        biases[query.stop - 1], rows[-1, key.stop - 1] = math.sqrt(side), 1
-    column = build("Log", "log_sizes", sizes.value)
-    with_sizes = build("Concat", "with_sizes", tokens, column, axis=-1)
-    attention.replace_input_with(0, with_sizes)
-    attention.replace_input_with(1, build.constant("weight", rows.astype(np.float32)))
-    attention.replace_input_with(2, build.constant("bias", biases.astype(np.float32)))
-
-
-def _make_room(
-    query: NDArray[np.float64], key: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give changes of basis of a head's queries and keys after which the last channel of both is zero.
-
-    Behind a norm, tokens are its gains times values of about equal spread. For such tokens the singular value
-    decomposition of the scores' form names the direction in which scores vary least, and the others make do without.
-
-    Args:
-        query: (inputs + 1, channels) float64, weights for values of equal spread, and in the last row the bias.
-        key: (inputs, channels) weights likewise.
-
-    Returns:
-        Two matrices (channels, channels) to multiply queries and keys with from the right.
-    """
-    query, key = np.linalg.qr(query).R, np.linalg.qr(key).R
-    left, values, right = np.linalg.svd(query @ key.T)
-    kept = len(values) - 1
-    roots = np.sqrt(values[:kept])
-    bases = np.zeros((2, len(values), len(values)))
-    bases[0, :, :kept] = np.linalg.pinv(query, rcond=_RANK) @ left[:, :kept] * roots
-    bases[1, :, :kept] = np.linalg.pinv(key, rcond=_RANK) @ right[:kept].T * roots
-    return bases[0], bases[1]
-
-
-def _split_heads(
-    attention: ir.Node, heads: int, build: _Build, graph: ir.Graph
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Give queries, keys and values, each (batch, heads, tokens, channels of a head), of the fused operator."""
-    tokens, weight, bias = attention.inputs[0], constant(attention.inputs[1]), constant(attention.inputs[2])
-    assert tokens is not None
-    assert weight is not None
-    assert bias is not None
-    width = weight.shape[1] // 3
-    scales = np.ones(3 * width, np.float32)
-    scales[:width] = (width / heads) ** -0.5
-    # The name stays, so that what is known of a layer by its name, such as that it keeps to float, holds on.
-    product = ir.node("MatMul", [tokens, build.constant("qkv", weight * scales)], name=attention.name)
-    graph.append(product)
-    sums = build("Add", "qkv_bias", product.outputs[0], build.constant("qkv_bias", bias * scales))
-    apart = build("Reshape", "apart", sums, build.integers("apart_shape", 0, 0, 3 * heads, width // heads))
-    turned = build("Transpose", "heads", apart, perm=[0, 2, 1, 3])
-    parts = build.node("Split", "parts", 3, turned, build.integers("part_sizes", heads, heads, heads), axis=1)
-    query, key, value = parts.outputs
-    return query, key, value
-
-
-def _narrow_heads(attention: ir.Node, heads: int, build: _Build) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Give queries, keys and values of the operator that takes them apart."""
-    bias = constant(attention.inputs[3])
-    assert bias is not None
-    width = len(bias) // 3
-    shape = build.integers("apart_shape", 0, 0, heads, width // heads)
-    found = []
-    for name, part, bias_part in zip("qkv", attention.inputs, np.split(bias, 3), strict=False):
-        assert part is not None
-        sums = build("Add", f"{name}_sum", part, build.constant(f"{name}_bias", bias_part))
-        if name == "q":
-            sums = build(
-                "Mul",
-                "q_scaled",
-                sums,
-                build.constant("q_scale", np.full(1, (width / heads) ** -0.5, np.float32)),
-            )
-        apart = build("Reshape", f"{name}_apart", sums, shape)
-        found.append(build("Transpose", f"{name}_heads", apart, perm=[0, 2, 1, 3]))
-    query, key, value = found
-    return query, key, value
 
 
 def _is_attention(node: ir.Node) -> bool:
@@ -554,7 +277,7 @@ def _keeps_tokens(node: ir.Node, places: list[int], observed: Observed) -> bool:
         # More inputs would be masks, or what earlier calls left behind.
         fused = node.op_type == "Attention"
         return len(others) == (2 if fused else 4 - len(places)) and (fused or {1, 2} <= set(places))
-    return node.op_type in _TOKENWISE and all(
+    return node.op_type in TOKENWISE and all(
         (array := constant(value)) is not None and (array.ndim <= 1 or array.shape[-2] == 1)
         for value in others
     )

@@ -19,6 +19,7 @@ from ..rewrite import (
     to_proto,
     walk,
 )
+from ..weights import column_scales, largest_integer
 from .fuse_attention import CONTRIB
 
 # The middle of a byte's range.
@@ -40,8 +41,8 @@ class QuantizePatches:
     on a grey image goes into the bias. Runs after `RawPixels`.
 
     Attributes:
-        bits: Those of the weights. 7 for x86 processors without VNNI, which sum pairs of unsigned-by-signed products
-            in 16 bits: 2 · 255 · 63 fits, 2 · 255 · 127 saturates.
+        bits: Of the weights: 8, or 7 for x86 processors without VNNI, which sum pairs of unsigned-by-signed products
+            in 16 bits.
     """
 
     bits: int = 8
@@ -136,9 +137,9 @@ def _quantize(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
     """Give weights (inputs, outputs) int8, their scales (outputs,), and the bias (outputs,) that is right for grey."""
     weight = layer.affine.weight.astype(np.float64)
-    most = 2 ** (bits - 1) - 1
-    scale = np.maximum(np.abs(weight).max(axis=0) / most, np.finfo(np.float32).tiny).astype(np.float32)
-    rounded = _diffused((weight / scale).reshape(*layer.patch, -1), most).reshape(weight.shape)
+    scale = column_scales(layer.affine.weight, bits=bits)
+    shares = (weight / scale).reshape(*layer.patch, -1)
+    rounded = _diffused(shares, largest_integer(bits)).reshape(weight.shape)
     bias = _GREY * (weight - rounded * scale).sum(axis=0)
     if layer.affine.bias is not None:
         bias += layer.affine.bias

@@ -9,10 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ExportError
+from ..graph import PATCHES_SUFFIX
 from ..rewrite import Observed, add_constant, constant, consumers, insert_before, observe, to_proto
-
-SUFFIX = "_patches"
-"""What the name of the product of raw patches ends with."""
 
 # What a byte of 1.0 is.
 _WHITE = 255
@@ -88,7 +86,7 @@ class RawPixels:
         pixels = then("Transpose", [pixels], "sorted", perm=[0, 1, 3, 2, 4])
         pixels = then("Reshape", [pixels, flat], "raw")  # (batch, tokens, high · wide · 3)
         values = then("Cast", [pixels], "float", to=int(ir.DataType.FLOAT))
-        product = then("MatMul", [values, add_constant(graph, f"{name}_weight", weight)], SUFFIX[1:])
+        product = then("MatMul", [values, add_constant(graph, f"{name}_weight", weight)], PATCHES_SUFFIX[1:])
         tokens = then("Add", [product, add_constant(graph, f"{name}_bias", bias)], "tokens")
         insert_before(conv, patches)
         return tokens

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from ..rewrite import add_constant, constant, insert_before, observe, to_proto, walk
+from ..weights import quantized_weights
 from .fuse_attention import CONTRIB
 
 # Of 256 levels so many lie below zero for an input such as GELU's, which hardly goes there: measured, a fourth or a
@@ -51,7 +52,7 @@ class ScaleTokens:
         source, weight, name = node.inputs[0], constant(node.inputs[1]), node.name
         assert source is not None
         assert weight is not None
-        integers, scales = integer_weights(weight.astype(np.float32), self.bits)
+        integers, scales = quantized_weights(weight.astype(np.float32), bits=self.bits)
         one_sided = -low <= _ONE_SIDED * high
         zero = _ONE_SIDED_ZERO if one_sided else _TWO_SIDED_ZERO
         # A scale may not be so small that what lies below zero falls out of the range.
@@ -96,15 +97,3 @@ class ScaleTokens:
         taken = old.name
         graph.remove(node, safe=True)
         final.outputs[0].name = taken
-
-
-def integer_weights(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize a matrix per column as ONNX Runtime's quantizer does: symmetric, (inputs, outputs) int8 and scales.
-
-    Args:
-        weight: (inputs, outputs) float32.
-        bits: 8 for -127..127, 7 for -64..64.
-    """
-    largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127 if bits == 8 else 64)
-    return np.rint(weight / scales).astype(np.int8), scales

@@ -6,10 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..graph import MASSIVE_SUFFIX
 from ..rewrite import add_constant, constant, insert_before, to_proto, walk
-
-SUFFIX = "_massive"
-"""What the name of a product of massive channels ends with."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def _split(node: ir.Node, channels: np.ndarray, graph: ir.Graph) -> None:
         name=f"{node.name}_pick",
     )
     rows = add_constant(graph, f"{node.name}_rows", np.ascontiguousarray(weight[channels]))
-    extra = ir.node("MatMul", [picked.outputs[0], rows], name=f"{node.name}{SUFFIX}")
+    extra = ir.node("MatMul", [picked.outputs[0], rows], name=f"{node.name}{MASSIVE_SUFFIX}")
     total = ir.node("Add", [product, extra.outputs[0]], name=f"{node.name}_total")
     insert_before(node, [rest, picked, extra])
     node.replace_input_with(0, rest.outputs[0])

@@ -10,10 +10,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ExportError
+from ..graph import stands_apart
 from ..ranges import Grid, Range
 from ..rewrite import add_constant, constant, insert_before, to_proto
+from ..weights import quantized_weights
 from .fuse_attention import CONTRIB
-from .split_channels import SUFFIX
 
 Kind = Literal["linear", "patches", "attention", "scores", "mixture"]
 
@@ -90,7 +91,7 @@ def _found(graph: ir.Graph) -> Iterator[tuple[ir.Node, Kind]]:
             if constant(node.inputs[1]) is not None:
                 yield node, "patches"
         elif (weight := constant(node.inputs[1])) is not None:
-            if weight.ndim == 2 and not (node.name or "").endswith(SUFFIX):
+            if weight.ndim == 2 and not stands_apart(node.name):
                 yield node, "linear"
         elif constant(node.inputs[0]) is None:
             yield node, "mixture" if _is_softmax(node.inputs[0]) else "scores"
@@ -182,12 +183,9 @@ class _Quantized:
     def _weight(
         self, node: ir.Node, weight: NDArray[np.float32], axis: int
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        levels = 2 ** (self._step.weight_bits - 1) - 1
-        others = tuple(side for side in range(weight.ndim) if side != axis)
-        scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / levels, np.finfo(np.float32).tiny)
-        stored = np.rint(weight / scale).astype(np.int8)
+        stored, scale = quantized_weights(weight, bits=self._step.weight_bits, axis=axis)
         return (
             add_constant(self._graph, f"{node.name}_weight", stored),
-            add_constant(self._graph, f"{node.name}_weight_scale", scale.ravel().astype(np.float32)),
+            add_constant(self._graph, f"{node.name}_weight_scale", scale),
             add_constant(self._graph, f"{node.name}_weight_zero", np.zeros(scale.size, np.int8)),
         )

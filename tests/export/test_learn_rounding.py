@@ -1,50 +1,32 @@
-"""Learned rounding and corrected biases, on layers small enough to know what is right."""
+"""Learned rounding, on layers small enough to know what is right."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import nn
 
 from vit_edge.evaluation import compare
-from vit_edge.export.graph import copy, linears, named, weight
+from vit_edge.export.graph import MASSIVE_SUFFIX, copy, linears, named, weight
 from vit_edge.export.images import Runner
 from vit_edge.export.moments import Moments, moments
-from vit_edge.export.passes import (
-    ClassTokenOnly,
-    FuseAttention,
-    Pass,
-    QuantizeDynamic,
-    Simplify,
-    SplitChannels,
-    SplitGemm,
-    Unflatten,
-)
-from vit_edge.export.passes.correct_bias import CorrectBias
-from vit_edge.export.passes.learn_rounding import LearnRounding, column_scales, round_columns
-from vit_edge.export.rewrite import observe
-from vit_edge.export.trace import trace
-from vit_edge.models import ViT, ViTConfig
+from vit_edge.export.passes import LearnRounding, QuantizeDynamic, QuantizeStatic, Simplify, SplitChannels
+from vit_edge.export.passes.learn_rounding import round_columns
+from vit_edge.export.passes.static import sites
+from vit_edge.export.weights import column_scales
 
-CONFIG = ViTConfig((16, 16), patch_size=8, width=32, depth=2, heads=2, mlp_width=64, classes=7)
+from .networks import CONFIG, rewritten, small_vit, traced
 
 
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
     """Give a graph with fused attention, a last block for one token, and a product split in two."""
-    torch.manual_seed(0)
-    model = ViT(CONFIG)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.15)
-    rewritten = named(trace(model.eval(), size=(16, 16), opset=20, batch=None))
-    for rewrite in (Simplify(), SplitGemm(), Unflatten(), FuseAttention(), Unflatten(), ClassTokenOnly()):
-        rewritten = named(rewrite(rewritten))
-    product = next(linear.node for linear in linears(rewritten) if linear.splits)
-    return named(SplitChannels(((product, (3,)),))(rewritten))
+    model = rewritten(traced(small_vit(0.15), CONFIG.image_size), Simplify())
+    product = next(linear.node for linear in linears(model) if linear.splits)
+    return named(SplitChannels(((product, (3,)),))(model))
 
 
 def pixels(count: int = 64, seed: int = 0) -> Iterator[NDArray[np.float32]]:
@@ -86,6 +68,11 @@ def values_of(graph: onnx.ModelProto, name: str, batch: NDArray[np.float32]) -> 
     return values
 
 
+def is_product(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    return node.op_type in ("MatMul", "Attention") and node.input[1] in matrices
+
+
 def test_moments_are_those_of_all_rows(graph: onnx.ModelProto, measured: dict[str, Moments]) -> None:
     """Batch by batch and less a shift is only another way to add up."""
     linear = list(linears(graph))[2]
@@ -115,6 +102,9 @@ def test_groups_keep_to_the_memory_and_leave_nothing_out(
 def test_linears_that_are_left_out_are_not_measured(graph: onnx.ModelProto) -> None:
     """What stays in float needs no moments, and a massive channel's would only cost memory."""
     alone = [linear for linear in linears(graph) if linear.splits]
+    (every,) = moments(graph, pixels)
+    apart = next(node.input[0] for node in graph.graph.node if node.name.endswith(MASSIVE_SUFFIX))
+    assert apart not in every
     (group,) = moments(graph, pixels, leave=[linear.node for linear in alone[1:]])
     assert alone[0].input in group
     assert alone[-1].input not in group
@@ -185,30 +175,62 @@ def test_empty_columns_stay_empty() -> None:
     assert np.isfinite(learned).all()
 
 
-@pytest.mark.parametrize(("bits", "largest"), [(8, 127), (7, 64)])
-def test_the_quantizer_gives_the_learned_integers_back(
+GRIDS = pytest.mark.parametrize(("bits", "largest"), [(8, 127), (7, 64)])
+
+
+@GRIDS
+def test_the_dynamic_quantizer_gives_the_learned_integers_back(
     graph: onnx.ModelProto, measured: dict[str, Moments], bits: int, largest: int
 ) -> None:
     """A scale that the quantizer chooses otherwise would round every weight a second time."""
     learned = named(LearnRounding(measured, bits=bits)(graph))
-    quantized = QuantizeDynamic(bits=bits)(learned)
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    arrays = stored(QuantizeDynamic(bits=bits)(learned))
+    given = {
+        linear.node: (arrays[f"{linear.weight}_quantized"], arrays[f"{linear.weight}_scale"])
+        for linear in linears(learned)
+    }
+    require_learned(graph, learned, given, bits, largest)
+
+
+@GRIDS
+def test_the_static_quantizer_gives_the_learned_integers_back(
+    graph: onnx.ModelProto, measured: dict[str, Moments], bits: int, largest: int
+) -> None:
+    """It stores weights in a way of its own, on the same grid."""
+    learned = named(LearnRounding(measured, bits=bits)(graph))
+    ranges = {name: (-1.0, 1.0) for site in sites(learned) for name in site.inputs}
+    arrays = stored(QuantizeStatic(ranges, "minmax", weight_bits=bits)(learned))
+    given = {
+        linear.node: (arrays[f"{linear.node}_weight"], arrays[f"{linear.node}_weight_scale"])
+        for linear in linears(learned)
+    }
+    require_learned(graph, learned, given, bits, largest)
+
+
+def stored(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def require_learned(
+    graph: onnx.ModelProto,
+    learned: onnx.ModelProto,
+    given: dict[str, tuple[NDArray[Any], NDArray[Any]]],
+    bits: int,
+    largest: int,
+) -> None:
+    """Make sure that what a quantizer stored of each layer, integers and scales, is what was learned."""
     before = {linear.node: weight(graph, linear.weight) for linear in linears(graph)}
-    checked = 0
     differs = False
     for linear in linears(learned):
-        if f"{linear.weight}_quantized" not in stored:
-            continue
         rounded, original = weight(learned, linear.weight), before[linear.node]
-        integers = np.rint(rounded / column_scales(original, bits=bits)).astype(np.int64)
-        np.testing.assert_array_equal(stored[f"{linear.weight}_quantized"], integers)
-        scales = stored[f"{linear.weight}_scale"]
-        np.testing.assert_allclose(scales, column_scales(original, bits=bits), rtol=3e-7)
+        scales = column_scales(original, bits=bits)
+        integers = np.rint(rounded / scales).astype(np.int64)
+        np.testing.assert_array_equal(given[linear.node][0], integers)
+        np.testing.assert_allclose(given[linear.node][1], scales, rtol=3e-7)
         np.testing.assert_array_equal(np.abs(integers).max(axis=0), largest)
         differs |= bool((rounded != nearest(original, bits)).any())
-        checked += 1
     # Two attentions, of which the last is three products; projection, fc1, fc2 twice; the head.
-    assert checked == 1 + 3 + 6 + 1
+    assert len(before) == len(given) == 1 + 3 + 6 + 1
     assert differs
 
 
@@ -217,15 +239,17 @@ def test_massive_channels_and_what_stays_in_float_are_left_alone(
 ) -> None:
     """Rounding what is not quantized is harm without a gain."""
     kept = list(linears(graph))[-1].node
-    learned = named(LearnRounding(measured, keep_float=(kept,))(graph))
-    after = {linear.node: weight(learned, linear.weight) for linear in linears(learned)}
-    unchanged = {
-        linear.node
-        for linear in linears(graph)
-        if np.array_equal(weight(graph, linear.weight), after[linear.node])
-    }
-    massive = {linear.node for linear in linears(graph) if linear.node.endswith("_massive")}
-    assert massive
+    massive = {node.name for node in graph.graph.node if node.name.endswith(MASSIVE_SUFFIX)}
+    assert len(massive) == 1
+    # Nothing is spared for want of its moments.
+    picked = next(node.input[0] for node in graph.graph.node if node.name in massive)
+    every = measured | {picked: Moments(4, np.zeros(1), np.eye(1))}
+    learned = named(LearnRounding(every, keep_float=(kept,))(graph))
+    before, after = (
+        {node.name: weight(model, node.input[1]) for node in model.graph.node if is_product(model, node)}
+        for model in (graph, learned)
+    )
+    unchanged = {name for name, values in before.items() if np.array_equal(values, after[name])}
     assert unchanged == massive | {kept}
 
 
@@ -235,7 +259,7 @@ def test_the_answers_drift_less(graph: onnx.ModelProto, measured: dict[str, Mome
     expected = Runner(graph)(fresh)
     plain = copy(graph)
     for tensor in plain.graph.initializer:
-        if tensor.name in {one.weight for one in linears(graph) if not one.node.endswith("_massive")}:
+        if tensor.name in {one.weight for one in linears(graph)}:
             values = nearest(weight(graph, tensor.name), 4)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     learned = LearnRounding(measured, bits=4)(graph)
@@ -243,87 +267,10 @@ def test_the_answers_drift_less(graph: onnx.ModelProto, measured: dict[str, Mome
     assert drift < 0.8 * compare(expected, Runner(plain)(fresh)).drift
 
 
-@pytest.mark.parametrize("learn", [False, True])
-def test_corrected_biases_restore_the_mean_of_every_layer(
-    graph: onnx.ModelProto, measured: dict[str, Moments], learn: bool
-) -> None:
-    """A mean that is off at every token adds up through the blocks; noise does not."""
-    # Coarse enough that each mean is far off.
-    rounded = named(LearnRounding(measured, bits=4)(graph)) if learn else graph
-    corrected = CorrectBias(measured, graph, bits=4)(rounded)
-    before, after = ({one.node: one for one in linears(model)} for model in (graph, corrected))
-    biases = dict(changed_biases(rounded, corrected))
-    # Each quantized layer's: attention's two, the second of which takes three products' at once; six more; the head's.
-    assert len(biases) == 2 + 6 + 1
-    for node, change in biases.items():
-        parts = [name for name in before if name == node or name in biases_of(corrected, node)]
-        errors = [
-            measured[before[part].input].mean
-            @ (
-                weight(graph, before[part].weight).astype(np.float64)
-                - nearest(weight(corrected, after[part].weight), 4)
-            )
-            for part in parts
-            if not part.endswith("_massive")
-        ]
-        np.testing.assert_allclose(change, np.concatenate(errors), atol=1e-5)
-        assert np.abs(change).max() > 1e-3
-
-
-def vectors(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if len(t.dims) == 1}
-
-
-def changed_biases(
-    before: onnx.ModelProto, after: onnx.ModelProto
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Give each node that takes another vector than it took, and the difference."""
-    old, new = vectors(before), vectors(after)
-    nodes = {node.name: node for node in before.graph.node}
-    for node in after.graph.node:
-        for place, name in enumerate(node.input):
-            if name in new and name != nodes[node.name].input[place]:
-                yield node.name, new[name] - old[nodes[node.name].input[place]]
-
-
-def biases_of(model: onnx.ModelProto, node: str) -> list[str]:
-    """Give the products whose sum comes to a node."""
-    makers = {output: one for one in model.graph.node for output in one.output}
-    wanted = next(one for one in model.graph.node if one.name == node)
-    found = []
-    queue = [makers[name] for name in wanted.input if name in makers]
-    while queue:
-        maker = queue.pop(0)
-        if maker.op_type == "MatMul":
-            found.append(maker.name)
-        elif maker.op_type == "Add":
-            queue += [makers[name] for name in maker.input if name in makers]
-    return found
-
-
-def test_products_without_a_bias_are_not_corrected(graph: onnx.ModelProto) -> None:
-    """A sum with the residual is no bias: there is nothing constant to add to, and a new node would cost time."""
-    bare = copy(graph)
-    total = next(n for n in bare.graph.node if n.name.endswith("_bias") and n.op_type == "Add")
-    constant = next(name for name in total.input if name in vectors(bare))
-    other = next(name for name in total.input if name != constant)
-    for node in bare.graph.node:
-        for place, name in enumerate(node.input):
-            if name == total.output[0]:
-                node.input[place] = other
-    bare.graph.node.remove(total)
-    (group,) = moments(bare, pixels)
-    corrected = CorrectBias(group, bare)(bare)
-    assert len(dict(changed_biases(bare, corrected))) == 2 + 6 + 1 - 1
-    observe(corrected)
-
-
-@pytest.mark.parametrize("step", [LearnRounding, CorrectBias])
-def test_a_graph_without_measured_inputs_is_unchanged(graph: onnx.ModelProto, step: type) -> None:
+def test_a_graph_without_measured_inputs_is_unchanged(graph: onnx.ModelProto) -> None:
     """Moments of other tensors say nothing of these layers."""
     foreign = {"elsewhere": Moments(4, np.zeros(32), np.eye(32))}
-    chosen: Pass = LearnRounding(foreign) if step is LearnRounding else CorrectBias(foreign, graph)
-    result = chosen(graph)
+    result = LearnRounding(foreign)(graph)
     assert [(n.name, *n.input) for n in result.graph.node] == [(n.name, *n.input) for n in graph.graph.node]
     before, after = ({t.name: t.raw_data for t in m.graph.initializer} for m in (graph, result))
     assert {name: before[name] for name in after} == after
@@ -335,7 +282,5 @@ def test_passes_leave_their_argument_and_say_what_they_do(
     """A step is undone by forgetting its result; its text is the recipe in the file, and has no arrays."""
     before = graph.SerializeToString(deterministic=True)
     LearnRounding(measured)(graph)
-    CorrectBias(measured, graph)(graph)
     assert graph.SerializeToString(deterministic=True) == before
     assert repr(LearnRounding(measured)) == "LearnRounding(keep_float=(), bits=8, damping=0.01)"
-    assert repr(CorrectBias(measured, graph, ("a",))) == "CorrectBias(keep_float=('a',), bits=8)"

@@ -7,28 +7,22 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from vit_edge.evaluation import compare
 from vit_edge.export.graph import linears, named
 from vit_edge.export.images import Runner
 from vit_edge.export.massive import MASSIVE, channels
-from vit_edge.export.passes import QuantizeDynamic, SplitGemm
-from vit_edge.export.trace import trace
-from vit_edge.models import ViT, ViTConfig
+from vit_edge.export.passes import QuantizeDynamic, RawPixels, SplitChannels, SplitGemm
+from vit_edge.models import ViT
 
-CONFIG = ViTConfig((16, 16), patch_size=8, width=32, depth=2, heads=2, mlp_width=64, classes=7)
+from .networks import CONFIG, answers, small_vit, traced
 
 # The channel after the GELU that is made massive.
 _CHANNEL = 5
 
 
 def network() -> ViT:
-    torch.manual_seed(0)
-    model = ViT(CONFIG)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return model.eval()
+    return small_vit(0.1)
 
 
 def plant(model: ViT, *, block: int, factor: float = 300.0) -> ViT:
@@ -44,7 +38,7 @@ def plant(model: ViT, *, block: int, factor: float = 300.0) -> ViT:
 
 
 def split(model: ViT) -> onnx.ModelProto:
-    return SplitGemm()(named(trace(model, size=(16, 16), opset=20, batch=None)))
+    return named(SplitGemm()(traced(model, CONFIG.image_size)))
 
 
 def pixels(count: int = 16) -> list[NDArray[np.float32]]:
@@ -91,3 +85,19 @@ def test_the_maxima_are_over_all_images_and_tokens() -> None:
     together = channels(graph, [first, second])
     for one, other, both in zip(channels(graph, [first]), channels(graph, [second]), together, strict=True):
         np.testing.assert_array_equal(np.maximum(one.maxima, other.maxima), both.maxima)
+
+
+def test_products_that_were_set_apart_are_no_layers() -> None:
+    """Massive channels stay in float and raw patches have a quantizer of their own, whoever asks for layers."""
+    graph = split(plant(network(), block=1))
+    layers = list(linears(graph))
+    (massive,) = (layer for layer in channels(graph, pixels()) if layer.massive)
+    apart = named(SplitChannels(((massive.linear.node, massive.massive),))(graph))
+    raw = named(RawPixels((0.5,) * 3, (0.5,) * 3)(apart))
+    products = [node.name for node in raw.graph.node if node.op_type == "MatMul"]
+    # Beside the layers: attention's own two in each block, the massive channel, the patches.
+    assert len(products) == len(layers) + 2 * CONFIG.depth + 2
+    assert [layer.node for layer in linears(raw)] == [layer.node for layer in layers]
+    bytes_ = np.random.default_rng(0).integers(256, size=(4, *CONFIG.image_size, 3), dtype=np.uint8)
+    assert len(channels(raw, [bytes_])) == len(layers)  # type: ignore[list-item]
+    assert np.isfinite(answers(raw, bytes_)).all()

@@ -16,29 +16,26 @@ from vit_edge.export.graph import linears, named
 from vit_edge.export.passes import (
     ClassTokenOnly,
     FuseAttention,
+    MergeTokens,
     QuantizeDynamic,
     Simplify,
     SplitChannels,
     SplitGemm,
     Unflatten,
 )
-from vit_edge.export.passes.merge_tokens import (
-    MergeTokens,
-    Sites,
-    format_schedule,
-)
-from vit_edge.export.trace import trace
+from vit_edge.export.schedule import Sites, format_schedule
 from vit_edge.models import ViT, ViTConfig
 
-from .test_rewrites import (
-    REWRITES,
+from .networks import (
     SIZE,
     anonymous,
     answers,
     images,
     operators,
+    rewritten,
     timm_vit,
     torchvision_vit,
+    traced,
     transformers_vit,
 )
 
@@ -57,13 +54,6 @@ def roughened(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def rewritten(module: nn.Module) -> onnx.ModelProto:
-    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
-    return model
-
-
 @pytest.fixture(
     scope="module",
     params=[our_vit, timm_vit, torchvision_vit, transformers_vit],
@@ -76,13 +66,13 @@ def module(request: pytest.FixtureRequest) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def graph(module: nn.Module) -> onnx.ModelProto:
-    return rewritten(module)
+    return rewritten(traced(module))
 
 
 @pytest.fixture(scope="module")
 def ours() -> onnx.ModelProto:
     torch.manual_seed(0)
-    return rewritten(roughened(our_vit()))
+    return rewritten(traced(roughened(our_vit())))
 
 
 Array = NDArray[np.float64]
@@ -204,7 +194,7 @@ def test_sizes_ride_in_a_channel_that_attention_can_spare() -> None:
             for head in block.attn.qkv.bias[:32].unflatten(0, (HEADS, -1)):
                 head[3] = head[5] - 0.5 * head[11]
     pixels, sites = images(3), ((0, 7), (2, 4))
-    graph = rewritten(module)
+    graph = rewritten(traced(module))
     merged = MergeTokens(sites, fused=True)(graph)
     assert operators(merged)["Attention"] == operators(graph)["Attention"]
     assert np.abs(answers(merged, pixels) - ByHand(module)(pixels, sites)).max() < 1e-4
@@ -229,7 +219,7 @@ def test_merging_equal_tokens_changes_no_answer() -> None:
         module.pos_embed.zero_()
     colour = np.array([0.3, -1.0, 0.7], np.float32)
     plain = np.broadcast_to(colour[:, None, None], (2, 3, SIZE, SIZE)).copy()
-    graph = rewritten(module)
+    graph = rewritten(traced(module))
     merged = MergeTokens(((0, 8), (1, 4), (2, 2)))(graph)
     assert np.abs(answers(merged, plain) - answers(graph, plain)).max() < 1e-4
 
@@ -241,7 +231,7 @@ def test_merging_none_is_the_identity(ours: onnx.ModelProto) -> None:
 
 def test_a_graph_before_other_rewrites_is_merged_alike(module: nn.Module, graph: onnx.ModelProto) -> None:
     """The rewrite for the class token is left out where it does not pay, and simplifiers change the pattern."""
-    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
+    model = traced(module)
     for rewrite in (Simplify(), SplitGemm(), Unflatten(), FuseAttention(), Unflatten()):
         model = named(rewrite(model))
     sites, pixels = ((0, 5), (1, 4)), images(3)

@@ -30,6 +30,7 @@ from vit_edge.training import BEST
 
 from ..conftest import listing
 from .broken import Abort, Fail, Scale, Segfault, Tear
+from .networks import timm_vit, torchvision_vit, transformers_vit
 
 PREPROCESSING = "resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5"
 
@@ -467,54 +468,13 @@ def test_a_massive_channel_is_taken_out_of_int8_alone(workshop: Workshop) -> Non
     assert planted.comparison.drift < 3 * plain.comparison.drift + 0.01
 
 
-def timm_vit() -> torch.nn.Module:
-    import timm
-
-    model: torch.nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=10
-    )
-    return model
-
-
-def torchvision_vit() -> torch.nn.Module:
-    from torchvision.models.vision_transformer import VisionTransformer
-
-    model: torch.nn.Module = VisionTransformer(
-        image_size=32,
-        patch_size=8,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=32,
-        mlp_dim=64,
-        num_classes=10,
-        dropout=0.1,
-    )
-    return model
-
-
-def transformers_vit() -> torch.nn.Module:
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(
-        image_size=32,
-        patch_size=8,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=10,
-    )
-    model: torch.nn.Module = ViTForImageClassification(config)
-    return model
-
-
 @pytest.mark.parametrize("make", [timm_vit, torchvision_vit, transformers_vit])
 def test_a_module_of_any_library_is_exported_in_one_call(
-    digits_images: Path, tmp_path: Path, make: Callable[[], torch.nn.Module]
+    digits_images: Path, tmp_path: Path, make: Callable[..., torch.nn.Module]
 ) -> None:
     """Names and preprocessing come with the call; the network may come out of its training as it is."""
     torch.manual_seed(0)
-    module = make().train()
+    module = make(depth=2, classes=10).train()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     names = [f"n0000000{index} digit {index}" for index in range(10)]

@@ -1,26 +1,17 @@
 """Exact rewrites find their patterns by structure, in the graphs of any library, and change no answer."""
 
-from collections import Counter
-
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import timm
 import torch
-import transformers
-from numpy.typing import NDArray
 from torch import nn
-from torchvision.models import VisionTransformer
 
-from vit_edge.export.graph import linears, named
+from vit_edge.export.graph import MASSIVE_SUFFIX, linears, named
 from vit_edge.export.limits import oldest_onnxruntime
 from vit_edge.export.massive import channels
 from vit_edge.export.passes import (
-    ClassTokenOnly,
-    FuseAttention,
     MigrateScales,
-    Pass,
     QuantizeDynamic,
     Simplify,
     SplitChannels,
@@ -30,37 +21,21 @@ from vit_edge.export.passes import (
 from vit_edge.export.trace import trace
 from vit_edge.reference import torch_logits
 
-SIZE, CLASSES, DEPTH = 32, 5, 3
-REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten(), ClassTokenOnly())
-
-
-def timm_vit() -> nn.Module:
-    return timm.create_model(  # type: ignore[no-any-return]
-        "vit_tiny_patch16_224",
-        img_size=SIZE,
-        patch_size=8,
-        embed_dim=32,
-        depth=DEPTH,
-        num_heads=2,
-        num_classes=CLASSES,
-    )
-
-
-def torchvision_vit() -> nn.Module:
-    return VisionTransformer(SIZE, 8, DEPTH, 2, 32, 64, num_classes=CLASSES)  # type: ignore[no-any-return]
-
-
-def transformers_vit() -> nn.Module:
-    sizes = transformers.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=DEPTH,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=SIZE,
-        patch_size=8,
-        num_labels=CLASSES,
-    )
-    return transformers.ViTForImageClassification(sizes)  # type: ignore[no-any-return]
+from .networks import (
+    CLASSES,
+    DEPTH,
+    REWRITES,
+    SIZE,
+    anonymous,
+    answers,
+    images,
+    operators,
+    rewritten,
+    timm_vit,
+    torchvision_vit,
+    traced,
+    transformers_vit,
+)
 
 
 @pytest.fixture(
@@ -79,51 +54,16 @@ def module(request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def traced(module: nn.Module) -> onnx.ModelProto:
-    return named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
-
-
-def images(count: int = 3) -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((count, 3, SIZE, SIZE), np.float32)
-
-
-def answers(model: onnx.ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return np.asarray(session.run(None, {"pixels": pixels})[0])
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
-
-
-def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Rename every tensor and node, so that nothing can be found by its name."""
-    renamed = onnx.ModelProto()
-    renamed.CopyFrom(model)
-    kept = {value.name for value in (*model.graph.input, *model.graph.output)}
-    names: dict[str, str] = {}
-
-    def new(name: str) -> str:
-        return name if not name or name in kept else names.setdefault(name, f"t{len(names)}")
-
-    for tensor in renamed.graph.initializer:
-        tensor.name = new(tensor.name)
-    for index, node in enumerate(renamed.graph.node):
-        node.name = f"n{index}"
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-    del renamed.graph.value_info[:]
-    return renamed
+def graph(module: nn.Module) -> onnx.ModelProto:
+    return traced(module)
 
 
 @pytest.mark.parametrize("simplify", [True, False], ids=["simplified", "as traced"])
 def test_every_attention_is_fused_and_the_last_block_is_narrowed(
-    module: nn.Module, traced: onnx.ModelProto, simplify: bool
+    module: nn.Module, graph: onnx.ModelProto, simplify: bool
 ) -> None:
     """Each library writes attention in its own way, and onnxsim changes it once more."""
-    model = anonymous(traced)
+    model = anonymous(graph)
     pixels = images()
     expected = torch_logits(module, pixels)
     for rewrite in (*((Simplify(),) if simplify else ()), *REWRITES):
@@ -137,19 +77,17 @@ def test_every_attention_is_fused_and_the_last_block_is_narrowed(
     assert found["Reshape"] == found["Transpose"] == 1
 
 
-def test_a_rewritten_graph_takes_any_batch(module: nn.Module, traced: onnx.ModelProto) -> None:
+def test_a_rewritten_graph_takes_any_batch(module: nn.Module, graph: onnx.ModelProto) -> None:
     """A reshape that bakes the batch in would only show on the device."""
-    model = traced
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(graph)
     for count in (1, 2, 5):
         pixels = images(count)
         assert np.abs(answers(model, pixels) - torch_logits(module, pixels)).max() < 1e-4
 
 
-def test_a_rewrite_leaves_its_argument_alone(traced: onnx.ModelProto) -> None:
+def test_a_rewrite_leaves_its_argument_alone(graph: onnx.ModelProto) -> None:
     """The pipeline goes back to the graph before a step that did harm."""
-    model = traced
+    model = graph
     for rewrite in REWRITES:
         before = model.SerializeToString()
         result = named(rewrite(model))
@@ -181,9 +119,7 @@ def test_the_last_block_stays_whole_where_all_tokens_reach_the_head() -> None:
     """Dropping tokens that are pooled later would be wrong, not fast."""
     torch.manual_seed(0)
     module = Pooled().eval()
-    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(traced(module))
     assert operators(model)["Attention"] == 2
     assert np.abs(answers(model, images()) - torch_logits(module, images())).max() < 1e-4
 
@@ -207,9 +143,7 @@ def test_attention_under_a_real_mask_is_not_fused() -> None:
     """The fused operator would let every token see every other."""
     torch.manual_seed(0)
     module = Masked().eval()
-    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(traced(module))
     assert operators(model)["Attention"] == 0
     assert np.abs(answers(model, images()) - torch_logits(module, images())).max() < 1e-4
 
@@ -218,13 +152,15 @@ def test_split_channels_are_exact_and_stay_in_float() -> None:
     """Quantizing the product of the massive channels would undo what it was split off for."""
     torch.manual_seed(0)
     module = timm_vit().eval()
-    model = named(Unflatten()(SplitGemm()(named(trace(module, size=(SIZE, SIZE), opset=20, batch=None)))))
+    model = named(Unflatten()(SplitGemm()(traced(module))))
     chosen = [linear.node for linear in linears(model)][3]
     split = named(SplitChannels(((chosen, (0, 7)),))(model))
     assert np.abs(answers(split, images()) - torch_logits(module, images())).max() < 1e-5
     quantized = QuantizeDynamic()(split)
     products = [
-        node for node in quantized.graph.node if node.op_type == "MatMul" and node.name.endswith("_massive")
+        node
+        for node in quantized.graph.node
+        if node.op_type == "MatMul" and node.name.endswith(MASSIVE_SUFFIX)
     ]
     assert len(products) == 1
 
@@ -237,20 +173,16 @@ def test_a_planted_massive_channel_is_found_in_the_rewritten_graph() -> None:
         # One channel behind the MLP's activation grows; the weights that read it shrink, and the answers stay.
         module.blocks[1].mlp.fc1.bias[11] += 300.0  # type: ignore[index,union-attr]
         module.blocks[1].mlp.fc2.weight[:, 11] *= 1e-3  # type: ignore[index,union-attr]
-    model = named(trace(module, size=(SIZE, SIZE), opset=20, batch=None))
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(traced(module))
     worst = max(channels(model, [images()]), key=lambda layer: layer.ratio)
     assert worst.massive == (11,)
 
 
 def test_migrated_scales_change_no_answer_and_narrow_the_inputs(
-    module: nn.Module, traced: onnx.ModelProto
+    module: nn.Module, graph: onnx.ModelProto
 ) -> None:
     """They are folded into norms and values, so that the float graph must answer as before."""
-    model = traced
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(graph)
     pixels = images(8)
     before = {layer.linear.input: layer.maxima for layer in channels(model, [pixels])}
     migrated = named(MigrateScales(0.9, before)(model))
@@ -262,11 +194,9 @@ def test_migrated_scales_change_no_answer_and_narrow_the_inputs(
     assert len(narrowed) >= 2 * (DEPTH - 1)
 
 
-def test_scales_do_not_migrate_past_a_second_reader(traced: onnx.ModelProto) -> None:
+def test_scales_do_not_migrate_past_a_second_reader(graph: onnx.ModelProto) -> None:
     """Where something else reads the norm's output, scaling it would change that reader's input."""
-    model = traced
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(graph)
     norms = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
     model.graph.output.append(onnx.ValueInfoProto(name=norms[0]))
     pixels = images()
@@ -280,6 +210,5 @@ def test_the_oldest_runtime_is_that_of_the_newest_operator(module: nn.Module) ->
     """A device told that its runtime is new enough must not fail on an operator of ONNX Runtime's own."""
     model = named(trace(module, size=(SIZE, SIZE), opset=17, batch=None))
     assert oldest_onnxruntime(model) == "1.12"
-    for rewrite in REWRITES:
-        model = named(rewrite(model))
+    model = rewritten(model)
     assert oldest_onnxruntime(model) == "1.14"

@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import nn
 
 from vit_edge.errors import ExportError
 from vit_edge.evaluation import compare
@@ -20,29 +19,25 @@ from vit_edge.export.massive import channels
 from vit_edge.export.passes import FuseAttention, Pass, Simplify, SplitChannels, SplitGemm, Unflatten
 from vit_edge.export.passes.static import QuantizeStatic, sites
 from vit_edge.export.ranges import Range, collect
-from vit_edge.export.trace import trace
-from vit_edge.models import ViT, ViTConfig
+from vit_edge.models import ViT
 
-CONFIG = ViTConfig((16, 16), patch_size=8, width=32, depth=2, heads=2, mlp_width=64, classes=7)
+from .networks import CONFIG, operators, small_vit, traced
 
 
 def network(massive: float = 0.0) -> ViT:
     """Make a network, with one hidden channel of an MLP as large as said, and taken off again behind it."""
-    torch.manual_seed(0)
-    model = ViT(CONFIG)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.15)
+    model = small_vit(0.15)
     if massive:
         blocks: Any = model.blocks
         mlp = blocks[1].mlp
         with torch.no_grad():
             mlp.fc1.bias[5] = massive
             mlp.fc2.bias -= massive * mlp.fc2.weight[:, 5]
-    return model.eval()
+    return model
 
 
 def graph(*passes: Pass, massive: float = 0.0) -> onnx.ModelProto:
-    model = named(trace(network(massive), size=(16, 16), opset=20, batch=None))
+    model = traced(network(massive), CONFIG.image_size)
     steps: tuple[Pass, ...] = (Simplify(), SplitGemm(), Unflatten(), *passes)
     for step in steps:
         model = named(step(model))
@@ -56,10 +51,6 @@ def images(count: int = 24) -> list[NDArray[np.float32]]:
 def ranges(model: onnx.ModelProto, *, symmetric: bool = False) -> Mapping[str, Range]:
     names = [name for site in sites(model) for name in site.inputs]
     return collect(model, names, images()).ranges("minmax", symmetric=symmetric)
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def constants(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
@@ -124,6 +115,20 @@ def test_weights_are_stored_in_eight_bits_per_output(plain: onnx.ModelProto) -> 
         assert not zero.any()
         others = tuple(side for side in range(stored.ndim) if side != axis)
         assert (np.abs(stored.astype(int)).max(axis=others) == 127).all()
+
+
+def test_an_output_without_weights_stays_at_zero() -> None:
+    """Pruning leaves such outputs, and a scale of next to nothing is one that providers divide by."""
+    model = graph()
+    head = [site for site in sites(model) if site.kind == "linear"][-1]
+    node = next(node for node in model.graph.node if node.name == head.node)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    values = numpy_helper.to_array(tensor).copy()
+    values[:, 3] = 0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    arrays = constants(QuantizeStatic(ranges(model), "minmax")(model))
+    assert not arrays[f"{head.node}_weight"][:, 3].any()
+    assert arrays[f"{head.node}_weight_scale"][3] == 1
 
 
 def test_seven_bits_leave_room_for_two_products() -> None:

@@ -20,17 +20,15 @@ from vit_edge.export.trace import trace
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.reference import torch_logits
 
+from .networks import small_vit
+
 CONFIG = ViTConfig((16, 16), patch_size=8, width=32, depth=1, heads=2, mlp_width=64, classes=7)
 SIZE = (16, 16)
 
 
 @pytest.fixture(scope="module")
 def model() -> ViT:
-    torch.manual_seed(0)
-    model = ViT(CONFIG)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+    return small_vit(0.2, CONFIG)
 
 
 @pytest.fixture(scope="module")

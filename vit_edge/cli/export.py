@@ -77,7 +77,7 @@ def export(
     pick: Annotated[
         str,
         typer.Option(
-            help="Which INT8 graph that keeps its bounds ships: balanced (the closest to torch of those at most 5 % "
+            help="Which INT8 graph that keeps its bounds ships: balanced (the closest to torch of those at most 8 % "
             "slower than the fastest), fastest, smallest or closest."
         ),
     ] = "balanced",
