@@ -66,7 +66,9 @@ def main() -> None:
         "--sizes", default="tiny", help="of tiny (real weights), small and base (random ones)"
     )
     parser.add_argument("--openvino-python", type=Path, help="an interpreter with onnxruntime-openvino")
-    parser.add_argument("--schedule", default="auto", help="of token merging, as BLOCK:TOKENS,...; auto searches")
+    parser.add_argument(
+        "--schedule", default="auto", help="of token merging, as BLOCK:TOKENS,...; auto searches"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
     options = parser.parse_args()
     data = options.shared / "data"

@@ -153,13 +153,14 @@ def _rewritten(
         graph = (yield from recorder.apply(rewrite, graph, EXACT)) or graph
     if not target.fused:
         return graph
-    stages = [graph]
+    stages, names = [graph], [""]
     for group in _FASTER:
         before = graph
         for rewrite in group:
             graph = (yield from recorder.apply(rewrite, graph, EXACT)) or graph
         if graph is not before and _shape(graph) != _shape(before):
             stages.append(graph)
+            names.append(repr(group[0]))
     if len(stages) == 1:
         return graph
     # What a rewrite gains shows once the products are quantized, since they are what is left in the way.
@@ -174,6 +175,7 @@ def _rewritten(
             best = place
     for place in range(best + 1, len(stages)):
         yield recorder.leave_out(
+            names[place],
             stages[place],
             f"it does not pay here: {times[place]:.2f} ms, without it {times[best]:.2f} ms",
         )

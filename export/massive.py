@@ -44,11 +44,13 @@ class Channels:
 
     @property
     def massive(self) -> tuple[int, ...]:
-        """The channels that dwarf all others; none where too many would."""
+        """The channels that dwarf all others; of too many, those that dwarf the rest of them as well."""
+        most = max(1, int(len(self.maxima) * _MOST))
         found = np.flatnonzero(self.maxima >= MASSIVE * self._median)
-        return (
-            tuple(int(channel) for channel in found) if len(found) <= max(1, len(self.maxima) * _MOST) else ()
-        )
+        if len(found) > most:
+            others = np.sort(self.maxima)[-most - 1]
+            found = np.flatnonzero(self.maxima >= MASSIVE * others)
+        return tuple(int(channel) for channel in found)
 
     @property
     def _median(self) -> float:

@@ -38,7 +38,7 @@ class Options:
         targets: What the files are for, keys of `TARGETS`; one file each.
         input: What the graph takes: ``float32``, normalised planes, or ``uint8``, raw pixels (batch, height, width, 3).
         budget_s: How long the search for the INT8 graph may take, in seconds.
-        pick: Which of the candidates that keep their bounds ships: ``balanced`` (the closest that is at most 8 %
+        pick: Which of the candidates that keep their bounds ships: ``balanced`` (the closest that is at most 12 %
             slower than the fastest), ``fastest``, ``smallest`` or ``closest``.
         merge_tokens: ``auto`` tries schedules of token merging; BLOCK:TOKENS,… sets one; None merges nothing.
         target_python: An interpreter whose ONNX Runtime has the target's execution provider, where this one's has not.

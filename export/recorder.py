@@ -142,10 +142,9 @@ class Recorder:
         self._kept.append(Kept(model, comparison, (*steps, name)))
         return model
 
-    def leave_out(self, model: onnx.ModelProto, problem: str) -> Step:
-        """Note that a graph is not used after all, though it kept its bounds."""
-        kept = self.kept(model)
-        return self._note(Step(kept.steps[-1], 0.0, model.ByteSize(), kept.comparison, problem))
+    def leave_out(self, name: str, model: onnx.ModelProto, problem: str) -> Step:
+        """Note that a step's graph is not used after all, though it kept its bounds."""
+        return self._note(Step(name, 0.0, model.ByteSize(), self.kept(model).comparison, problem))
 
     def _note(self, step: Step) -> Step:
         self.steps.append(step)

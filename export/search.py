@@ -27,7 +27,8 @@ _WORTH = 0.02
 # function, which tokens pass to very different degrees.
 _ONE_SIDED = 0.25
 
-# Layers with scales per token: the most harmful quarter of those that can have them, half, all.
+# Layers with scales per token: the most harmful quarter of those behind an activation function, half, all; then also
+# the others whose output is no wider than their input.
 _TOKEN_SCALED = (0.25, 0.5, 1.0)
 
 
@@ -79,6 +80,7 @@ def search(
     yield from run.among([replace(run.best.recipe, learned=True)])
     if bench.target.recipe == "dynamic":
         yield from run.token_scales(found)
+        yield from run.strengths_again()
     yield from run.back_to_float(bounds)
     merged = [replace(run.best.recipe, merged=sites) for sites in merges]
     yield from run.beside(merged, in_any_case=must_merge)
@@ -128,19 +130,28 @@ class _Search:
         A product then pays for a multiplication of its output: where that is narrower than its input, it is small.
         """
         assert self.best is not None
-        one_sided = {
-            layer.linear.node
-            for layer in channels
-            if layer.linear.splits and -layer.lowest <= _ONE_SIDED * layer.highest
-        }
-        ranked = [
+        found = {layer.linear.node: layer for layer in channels if layer.linear.splits}
+        narrow = [
             layer.layer
             for layer in self._sensitivities
-            if layer.layer in one_sided and layer.shape[1] <= layer.shape[0]
+            if layer.layer in found and layer.shape[1] <= layer.shape[0]
         ]
+        one_sided = [name for name in narrow if -found[name].lowest <= _ONE_SIDED * found[name].highest]
+        chosen = [tuple(one_sided[: math.ceil(share * len(one_sided))]) for share in _TOKEN_SCALED]
         recipe = self.best.recipe
-        chosen = dict.fromkeys(tuple(ranked[: math.ceil(share * len(ranked))]) for share in _TOKEN_SCALED)
-        yield from self.among([replace(recipe, token_scales=layers) for layers in chosen if layers])
+        yield from self.among(
+            [
+                replace(recipe, token_scales=layers)
+                for layers in dict.fromkeys((*chosen, tuple(narrow)))
+                if layers
+            ]
+        )
+
+    def strengths_again(self) -> Generator[Tick | Step, None, None]:
+        """Migrate by other strengths: what else was done since may have moved the best one."""
+        assert self.best is not None
+        recipe = self.best.recipe
+        yield from self.among([replace(recipe, strength=strength) for strength in _STRENGTHS])
 
     def back_to_float(self, bounds: Bounds) -> Generator[Tick | Step, None, None]:
         """Leave the most harmful layers in float, twice as many each time, while that helps enough or must be."""

@@ -48,9 +48,9 @@ def export(
         ),
     ] = "auto",
     target: Annotated[
-        str,
-        typer.Option(help=f"What the file is for: {', '.join(TARGET_NAMES)}."),
-    ] = "cpu",
+        str | None,
+        typer.Option(help=f"What the file is for: {', '.join(TARGET_NAMES)}; cpu unless given."),
+    ] = None,
     variants: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +77,7 @@ def export(
     pick: Annotated[
         str,
         typer.Option(
-            help="Which INT8 graph that keeps its bounds ships: balanced (the closest to torch of those at most 8 % "
+            help="Which INT8 graph that keeps its bounds ships: balanced (the closest to torch of those at most 12 % "
             "slower than the fastest), fastest, smallest or closest."
         ),
     ] = "balanced",
@@ -126,7 +126,7 @@ def export(
 
     if dynamic_batch and batch is not None:
         raise OptionError("--dynamic-batch takes any batch size and --batch one; give one of the two")
-    if variants is not None and target != "cpu":
+    if variants is not None and target is not None:
         raise OptionError("--target makes one file and --variants several; give one of the two")
     chosen = Options(
         precision=precision,  # type: ignore[arg-type]  # checked by Options, with a sentence
@@ -138,7 +138,7 @@ def export(
         max_drift=max_drift,
         max_drop=max_drop,
         min_speedup=min_speedup,
-        targets=tuple(variants.split(",")) if variants is not None else (target,),
+        targets=tuple(variants.split(",")) if variants is not None else (target or "cpu",),
         input=input_,  # type: ignore[arg-type]
         budget_s=_seconds(budget),
         pick=pick,  # type: ignore[arg-type]
