@@ -247,7 +247,15 @@ def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Entry,
             labels=checkpoint.labels,
             preprocessing="resize=248,crop=224,interpolation=bicubic,mean=0.5,std=0.5",
             calibrate=SHARED / "data" / "calibration250",
-            options=Options(precision=precision, samples=samples, simplify=False, min_speedup=0),
+            # Of 16 images a single one is 6 %, and the search that finds the best graph takes minutes.
+            options=Options(
+                precision=precision,
+                samples=samples,
+                simplify=False,
+                min_speedup=0,
+                min_agreement=None if precision == "float32" else 0.9,
+                budget_s=15,
+            ),
         )
         status, out, err = call(result.path, "--against", checkpoint.source, "--data", data, "--json", "-q")
         assert status == 0, err
@@ -258,6 +266,6 @@ def test_the_real_vit_tiny_is_the_same_in_float32_and_small_in_int8(call: Entry,
             assert (values["flips"], values["drop"]) == (0, 0.0)
             assert values["max_abs_drift"] < 1e-3
         else:
-            assert values["agreement"] >= 0.92
-            assert values["drop"] <= 2.0
+            assert values["agreement"] >= 0.94
+            assert values["drift"] < 0.08
             assert result.bytes < 8_000_000
