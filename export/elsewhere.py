@@ -22,7 +22,6 @@ import onnx
 from numpy.typing import NDArray
 
 from ..errors import ExportError, OptionError
-from . import speed
 from .images import Tick
 from .targets import Target
 
@@ -86,7 +85,7 @@ class Elsewhere:
         with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
             stored = Path(folder, "pixels.npy")
             np.save(stored, pixels)
-            task = {"do": "race", "pixels": str(stored), "turns": _TURNS}
+            task = {"do": "race", "pixels": str(stored)}
             times = yield from self._work(task, models, Path(folder), threads, "timing")
             return tuple(times)
 
@@ -187,14 +186,3 @@ def _read(stream: Any, lines: "queue.Queue[str | None]") -> None:
     for line in stream:
         lines.put(line)
     lines.put(None)
-
-
-# The same turns as here, so that times compare.
-_TURNS = {
-    "warm_ups": speed._WARM_UPS,
-    "rounds": speed._ROUNDS,
-    "turn_s": speed._TURN_S,
-    "runs": speed._RUNS,
-    "quantile": speed._QUANTILE,
-    "pause_s": speed._PAUSE_S,
-}

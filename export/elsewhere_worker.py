@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ _CPU = "CPUExecutionProvider"
 
 # What a provider is asked for is products; a few shape nodes that it leaves to the processor cost nothing.
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "Attention")
+
+_WARM_UPS = 3
+_ROUNDS = 9
+
+# So long a graph runs in each of its turns, and at least and at most so many times.
+_TURN_S = 0.05
+_RUNS = (3, 40)
+
+# Whatever else the machine does only ever adds time, most of all to threads that wait for one another.
+_QUANTILE = 0.2
+
+# ONNX Runtime's threads go on spinning for a while after an answer, and would slow the next graph down.
+_PAUSE_S = 0.02
 
 # Only errors: ONNX Runtime would write its warnings beside the answers.
 _QUIET = 3
@@ -64,22 +78,45 @@ def _answer(task: dict[str, Any], say: Any) -> None:
 
 def _race(task: dict[str, Any], say: Any) -> list[float]:
     pixels = np.load(task["pixels"])
-    turns = task["turns"]
     sessions = [_open(task, model, pixels) for model in task["models"]]
+
+    def answer(session: Any) -> Callable[[], object]:
+        return lambda: _run(session, pixels)
+
+    turns = take_turns([answer(session) for session in sessions])
+    while True:
+        try:
+            done, total = next(turns)
+        except StopIteration as end:
+            return list(end.value)
+        say(done=done, total=total)
+
+
+def take_turns(
+    contenders: Sequence[Callable[[], object]],
+) -> Generator[tuple[int, int], None, tuple[float, ...]]:
+    """Time calls in turns, so that a machine whose speed drifts treats all alike; yields rounds done and their total.
+
+    Args:
+        contenders: Each is called many times.
+
+    Returns:
+        For each the time of a call in milliseconds: the 20th percentile.
+    """
     counts = []
-    for session in sessions:
-        for _ in range(turns["warm_ups"]):
-            _run(session, pixels)
-        counts.append(int(np.clip(turns["turn_s"] * 1e3 / _time_ms(session, pixels), *turns["runs"])))
-    times: list[list[float]] = [[] for _ in sessions]
-    for done in range(1, turns["rounds"] + 1):
-        for session, count, found in zip(sessions, counts, times, strict=True):
-            time.sleep(turns["pause_s"])
+    for call in contenders:
+        for _ in range(_WARM_UPS):
+            call()
+        counts.append(int(np.clip(_TURN_S * 1e3 / _time_ms(call), *_RUNS)))
+    times: list[list[float]] = [[] for _ in contenders]
+    for done in range(1, _ROUNDS + 1):
+        for call, count, found in zip(contenders, counts, times, strict=True):
+            time.sleep(_PAUSE_S)
             # The first answer after a pause wakes the threads up.
-            _run(session, pixels)
-            found += (_time_ms(session, pixels) for _ in range(count))
-        say(done=done, total=turns["rounds"])
-    return [float(np.quantile(found, turns["quantile"])) for found in times]
+            call()
+            found += (_time_ms(call) for _ in range(count))
+        yield done, _ROUNDS
+    return tuple(float(np.quantile(found, _QUANTILE)) for found in times)
 
 
 def _open(task: dict[str, Any], model: str, pixels: NDArray[np.float32]) -> Any:
@@ -136,9 +173,9 @@ def _run(session: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(session.run(None, {source.name: np.ascontiguousarray(given)})[0])[:count]
 
 
-def _time_ms(session: Any, pixels: NDArray[np.float32]) -> float:
+def _time_ms(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    _run(session, pixels)
+    call()
     return (time.perf_counter() - start) * 1e3
 
 

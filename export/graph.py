@@ -48,6 +48,11 @@ def linears(model: onnx.ModelProto) -> Iterator[Linear]:
             yield Linear(node.name, node.input[0], node.input[1], splits=node.op_type == "MatMul")
 
 
+def takes_bytes(model: onnx.ModelProto) -> bool:
+    """Tell whether a graph's input is raw pixels, (batch, height, width, 3) uint8."""
+    return bool(model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
+
+
 def stands_apart(name: str | None) -> bool:
     """Tell by a product's name whether it is one that another pass set apart from the network's linear layers.
 

@@ -15,6 +15,7 @@ from ..runtime.errors import ModelError
 from ..runtime.image import read_image
 from ..runtime.preprocess import Preprocessing, crop_pixels, normalise
 from ..runtime.session import open_session
+from .graph import takes_bytes
 from .network import Network
 
 # Crops of so many images are kept between steps; more are decoded anew each time (0.15 MB each at 224 pixels).
@@ -62,9 +63,9 @@ class Images:
         """Give one image as the network takes it: (1, 3, height, width) float32."""
         return normalise(self.crop(path)[0], self.preprocessing)[None]
 
-    def given(self, runner: "Runner", path: Path) -> NDArray[Any]:
-        """Give one image as a graph takes it: raw bytes or normalised."""
-        return self.crop(path) if runner.takes_bytes else self.pixels(path)
+    def given(self, model: onnx.ModelProto, path: Path, *, batch: int = 1) -> NDArray[Any]:
+        """Give one image as a graph takes it, raw bytes or normalised, so many times as *batch* says."""
+        return np.repeat(self.crop(path) if takes_bytes(model) else self.pixels(path), batch, axis=0)
 
     def answer(self, network: Network) -> Iterator[Tick]:
         """Fill `reference` with a network's own answers."""
@@ -93,7 +94,7 @@ class Measurement:
         run = Runner(self.model)
         rows = []
         for done, path in enumerate(self.images.paths[: self.count], start=1):
-            rows.append(run(self.images.given(run, path)))
+            rows.append(run(self.images.given(self.model, path)))
             yield Tick(f"{self.stage} on {self.images.name}", done, self.count)
         self.logits = np.concatenate(rows)
 
@@ -110,9 +111,6 @@ class Measurement:
 class Runner:
     """A graph held open on the CPU provider, that takes any number of images.
 
-    Attributes:
-        takes_bytes: Whether its input is raw pixels, (batch, height, width, 3) uint8.
-
     Raises:
         ExportError: ONNX Runtime does not take the graph, or fails to run it.
     """
@@ -125,7 +123,6 @@ class Runner:
         except ModelError as error:
             raise _unusable(error.__cause__ or error) from error
         self._input = self._session.get_inputs()[0]
-        self.takes_bytes = self._input.type == "tensor(uint8)"
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Give the logits of images in the graph's own layout: (batch, classes) float32."""

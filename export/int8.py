@@ -2,14 +2,15 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from ..errors import ExportError
 from ..runtime.cores import usable_cores
 from .elsewhere import Elsewhere
-from .images import Runner, Tick
+from .images import Tick
 from .options import Options
 from .pareto import Row, judged, picked
 from .passes import ClassTokenOnly, FuseAttention, Pass, QuantizeDynamic, SplitGemm, Unflatten
@@ -206,6 +207,6 @@ def _timed(
     return times[0], times[1:]
 
 
-def _one_input(recorder: Recorder, model: onnx.ModelProto) -> np.ndarray:
+def _one_input(recorder: Recorder, model: onnx.ModelProto) -> NDArray[Any]:
     images = recorder.images
-    return np.repeat(images.given(Runner(model), images.paths[0]), recorder.options.batch or 1, axis=0)
+    return images.given(model, images.paths[0], batch=recorder.options.batch or 1)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
+
+import platformdirs
 
 CACHE_VARIABLE = "VIT_EDGE_CACHE"
 """Names another folder for what can be computed again."""
@@ -58,12 +59,5 @@ def journal_of(*parts: bytes) -> Journal:
 
 def cache_folder() -> Path:
     """Give the folder for what can be computed again, by each system's custom (XDG Base Directory on Linux)."""
-    if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vit-edge"
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else platformdirs.user_cache_path("vit-edge", appauthor=False)

@@ -6,13 +6,14 @@ One scale per tensor must then span that channel, and nothing is left of the oth
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..runtime.session import open_session
-from .graph import Linear, copy, linears
+from .graph import Linear, linears
+from .watch import watch
 
 # A scale that spans r times the median channel leaves the median channel 255 / r of its 255 levels; from here on
 # those are fewer than 51, less than 6 bits.
@@ -57,7 +58,7 @@ class Channels:
         return max(float(np.median(self.maxima)), float(np.finfo(np.float32).tiny))
 
 
-def channels(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> tuple[Channels, ...]:
+def channels(model: onnx.ModelProto, batches: Iterable[NDArray[Any]]) -> tuple[Channels, ...]:
     """Run a model on images and collect the channel maxima of every linear layer's input.
 
     Args:
@@ -65,16 +66,10 @@ def channels(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
         batches: Inputs of the graph.
     """
     found = list(linears(model))
-    names = list(dict.fromkeys(linear.input for linear in found))
-    watched = copy(model)
-    present = {output.name for output in watched.graph.output}
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
-    session = open_session(watched.SerializeToString(), name="the traced model")
-    input_name = session.get_inputs()[0].name
     ranges: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    for batch in batches:
-        for name, values in zip(names, session.run(names, {input_name: batch}), strict=True):
-            rows = values.reshape(-1, values.shape[-1])
+    for tensors in watch(model, [linear.input for linear in found], batches):
+        for name in {linear.input for linear in found}:
+            rows = tensors[name].reshape(-1, tensors[name].shape[-1])
             low, high = rows.min(axis=0), rows.max(axis=0)
             if name in ranges:
                 low, high = np.minimum(ranges[name][0], low), np.maximum(ranges[name][1], high)

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..runtime.session import open_session
 from .graph import linears
-from .rewrite import to_proto
+from .watch import watch
 
 MEMORY = 1 << 30
 """Bytes of moments that are held at a time unless told otherwise: all of a ViT-Base in two groups."""
@@ -84,27 +82,14 @@ def _groups(widths: dict[str, int], memory: int) -> Iterator[list[str]]:
 def _measured(
     model: onnx.ModelProto, names: list[str], batches: Iterable[NDArray[np.generic]]
 ) -> dict[str, Moments]:
-    session = open_session(_up_to(model, names).SerializeToString(), name="the traced model")
-    source = session.get_inputs()[0].name
     sums: dict[str, _Sums] = {}
-    for batch in batches:
-        for name, values in zip(names, session.run(names, {source: batch}), strict=True):
-            rows = values.reshape(-1, values.shape[-1])
+    for tensors in watch(model, names, batches):
+        for name in names:
+            rows = tensors[name].reshape(-1, tensors[name].shape[-1])
             if name not in sums:
                 sums[name] = _Sums(rows)
             sums[name].add(rows)
     return {name: part.moments() for name, part in sums.items()}
-
-
-def _up_to(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Cut a graph down to what computes some of its tensors."""
-    twin = ir.from_proto(model)
-    wanted = set(names)
-    values = {value.name: value for value in twin.graph.inputs if value.name in wanted}
-    for node in twin.graph:
-        values |= {value.name: value for value in node.outputs if value.name in wanted}
-    twin.graph.outputs[:] = [values[name] for name in names]
-    return to_proto(twin)
 
 
 class _Sums:

@@ -26,9 +26,11 @@ class Network(Protocol):
 
     Attributes:
         reference: Whose answers the exported graphs are compared with, for people.
+        kind: The same for the file.
     """
 
     reference: str
+    kind: str
 
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Answer images: (batch, 3, height, width) float32, normalised, to (batch, classes) float32."""
@@ -43,6 +45,7 @@ class TorchNetwork:
     """A torch module that maps (batch, 3, height, width) float32 to (batch, classes) logits."""
 
     reference = "torch"
+    kind = "torch float32"
 
     def __init__(self, module: "nn.Module") -> None:
         self.module = module
@@ -70,7 +73,7 @@ class OnnxNetwork:
         sha256: Of the file.
     """
 
-    reference = "the float graph"
+    reference = kind = "the float graph"
 
     def __init__(self, path: Path) -> None:
         """Read a file, with weights in files of their own beside it where it has them.

@@ -1,7 +1,7 @@
 """The outcome of a search: candidates by size, latency, agreement and drift, and the choice among them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..evaluation import Bounds, Comparison
@@ -60,7 +60,7 @@ def judged(
     passed = [_judged(row, bounds, float_ms=float_ms, min_speedup=min_speedup) for row in rows]
     able = [row for row in passed if row.problem is None]
     return tuple(
-        _with(row, problem=row.problem, best=row.problem is None and not any(_beats(o, row) for o in able))
+        replace(row, best=row.problem is None and not any(_beats(other, row) for other in able))
         for row in passed
     )
 
@@ -94,17 +94,13 @@ def picked(rows: Sequence[Row], pick: Pick) -> int | None:
 def _judged(row: Row, bounds: Bounds, *, float_ms: float | None, min_speedup: float) -> Row:
     problem = row.problem or bounds.broken_by(row.comparison)
     if float_ms is None or row.latency_ms is None:
-        return _with(row, problem=problem, best=False)
+        return replace(row, problem=problem, best=False)
     if problem is None and float_ms < min_speedup * row.latency_ms:
         problem = (
             f"an answer takes {row.latency_ms:.2f} ms and in float32 {float_ms:.2f} ms, at least "
             f"{min_speedup:g} times as fast wanted"
         )
-    return _with(row, problem=problem, best=False)
-
-
-def _with(row: Row, *, problem: str | None, best: bool) -> Row:
-    return Row(row.recipe, row.bytes, row.comparison, row.latency_ms, problem, best)
+    return replace(row, problem=problem, best=False)
 
 
 def _beats(other: Row, row: Row) -> bool:

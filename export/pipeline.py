@@ -14,10 +14,12 @@ import onnxruntime
 from ..data import Sample, labelled_images, list_images
 from ..errors import ExportError, OptionError
 from ..evaluation import Comparison
+from ..runtime.cores import usable_cores
 from ..runtime.labels import Labels
 from ..runtime.metadata import Metadata
 from ..runtime.preprocess import Preprocessing
 from ..runtime.processor import processor
+from ..runtime.session import PROVIDERS
 from .elsewhere import Elsewhere
 from .file import write_model
 from .graph import named
@@ -171,8 +173,8 @@ def run(
             comparison=verdict.checked or verdict.fitted,
             checked_on=verdict.checked_on or verdict.fitted_on,
             batched_agreement=verdict.batched_agreement,
-            latency_ms=verdict.latency_ms,
-            float32_ms=verdict.float_ms,
+            latency_ms=shipped.latency_ms,
+            float32_ms=shipped.float_ms,
             candidates=search.rows if search else (),
             chosen=search.chosen if search and shipped.precision == "int8" else None,
             sensitivities=search.sensitivities if search else (),
@@ -190,6 +192,9 @@ class _Shipped:
     reason: str | None
     verdict: Verdict
     search: Quantized | None
+    provider: str
+    latency_ms: float | None = None
+    float_ms: float | None = None
 
 
 def _base(
@@ -259,9 +264,10 @@ def _ship(
             except ExportError as error:
                 recorder.problem = str(error)
             if recorder.problem is None:
-                verdict.latency_ms, verdict.float_ms = times
-                verdict.on_target = elsewhere is not None or aim.provider == "cpu"
-                return _Shipped(model, precision, "; ".join(reasons) or None, verdict, search)
+                provider = PROVIDERS["cpu"] if elsewhere is None else aim.provider_name
+                return _Shipped(
+                    model, precision, "; ".join(reasons) or None, verdict, search, provider, *times
+                )
         # A schedule of merging that was asked for is not left out in silence either.
         asked = options.precision != "auto" or options.merge_tokens not in (None, "auto")
         if asked or precision == "float32":
@@ -284,7 +290,7 @@ def _recipe(shipped: _Shipped, recorder: Recorder, aim: Target, options: Options
         "precision": shipped.precision,
         "steps": recorder.kept(model).steps,
         "target": aim.name,
-        "provider": aim.provider_name if shipped.verdict.on_target else "CPUExecutionProvider",
+        "provider": shipped.provider,
         "processor": processor(),
         "batch": options.batch or "any",
         "opset": opset,
@@ -293,12 +299,14 @@ def _recipe(shipped: _Shipped, recorder: Recorder, aim: Target, options: Options
 
 
 def _proof(shipped: _Shipped, network: Network, options: Options) -> dict[str, Any]:
-    proof = {
-        "reference": f"{network.reference} float32" if network.reference == "torch" else network.reference
-    }
-    found: dict[str, Any] = proof | shipped.verdict.to_dict(
-        options.bounds[shipped.precision], shipped.precision
-    )
+    found: dict[str, Any] = {"reference": network.kind}
+    found |= shipped.verdict.to_dict(options.bounds[shipped.precision])
+    if shipped.latency_ms is not None and shipped.float_ms is not None:
+        found["latency_ms"] = {
+            shipped.precision: round(shipped.latency_ms, 3),
+            "float32": round(shipped.float_ms, 3),
+            "threads": usable_cores(),
+        }
     if shipped.reason is not None:
         found["not_int8"] = shipped.reason
     if shipped.search is not None:

@@ -10,8 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..errors import ExportError
-from ..runtime.session import open_session
-from .graph import copy
+from .watch import watch
 
 Range = tuple[float, float]
 """The least and the largest value that a scale spans; 0 lies between them."""
@@ -152,21 +151,12 @@ def collect(
     Raises:
         ExportError: There was no batch, or a tensor held values that are no numbers.
     """
-    watched = copy(model)
-    present = {output.name for output in watched.graph.output}
-    sources = {source.name for source in watched.graph.input}
-    fetched = [name for name in dict.fromkeys(names) if name not in sources]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched if name not in present)
-    session = open_session(watched.SerializeToString(), name="the graph")
-    source = session.get_inputs()[0].name
     found = {name: _Growing() for name in names}
     seen = False
-    for batch in batches:
+    for tensors in watch(model, names, batches):
         seen = True
-        # Without a name ONNX Runtime would fetch all outputs.
-        values = dict(zip(fetched, session.run(fetched, {source: batch}) if fetched else (), strict=True))
         for name, growing in found.items():
-            array = batch if name in sources else values[name]
+            array = tensors[name]
             if not np.isfinite(array).all():
                 raise ExportError(
                     f"expected numbers in the tensor {name} on the calibration images, got infinity or NaN; "

@@ -1,15 +1,15 @@
 """A recipe says how a float graph becomes INT8; the workbench builds it pass by pass, and measures every graph."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from ..evaluation import Bounds, Comparison
-from .images import Runner, Tick
+from .graph import takes_bytes
+from .images import Tick
 from .massive import Channels, channels
 from .moments import moments
 from .passes import (
@@ -133,7 +133,11 @@ class Workbench:
     target: Target
     base: onnx.ModelProto
     _prepared: dict[Any, _Prepared | None] = field(init=False, default_factory=dict)
+    _unsplit: _Prepared = field(init=False)
     _done: dict[Recipe, Candidate | None] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._unsplit = _Prepared(self.base)
 
     def build(self, recipe: Recipe) -> Generator[Tick | Step, None, Candidate | None]:
         """Carry out a recipe; None where it cannot be, with the recorder's `problem` set."""
@@ -154,10 +158,9 @@ class Workbench:
 
     def batches(self, model: onnx.ModelProto, count: int = _FITTING_IMAGES) -> Iterator[NDArray[Any]]:
         """Give calibration images in a graph's own layout, one by one."""
-        images, runner = self.recorder.images, Runner(model)
-        size = self.recorder.options.batch or 1
+        images, batch = self.recorder.images, self.recorder.options.batch or 1
         for path in images.paths[:count]:
-            yield np.repeat(images.given(runner, path), size, axis=0)
+            yield images.given(model, path, batch=batch)
 
     def _build(self, recipe: Recipe) -> Generator[Tick | Step, None, Candidate | None]:
         prepared = yield from self._migrate(recipe)
@@ -175,7 +178,7 @@ class Workbench:
         steps: list[Pass] = []
         if recipe.merged:
             steps.append(MergeTokens(recipe.merged, fused=True))
-        if self._takes_bytes and self.target.fused:
+        if takes_bytes(self.base) and self.target.fused:
             steps.append(QuantizePatches(bits))
         if recipe.activations == "dynamic":
             if scaled := self._token_ranges(recipe, prepared):
@@ -196,7 +199,7 @@ class Workbench:
     def _split(self, recipe: Recipe) -> Generator[Tick | Step, None, _Prepared | None]:
         key = ("split", recipe.split)
         if key not in self._prepared:
-            self._prepared[key] = yield from self._split_channels(_Prepared(self.base), recipe)
+            self._prepared[key] = yield from self._split_channels(self._unsplit, recipe)
         return self._prepared[key]
 
     def _split_channels(self, before: _Prepared, recipe: Recipe) -> Generator[Tick | Step, None, _Prepared]:
@@ -254,15 +257,15 @@ class Workbench:
         return self._prepared[key]
 
     def _static(self, recipe: Recipe, prepared: _Prepared, keep_float: tuple[str, ...]) -> QuantizeStatic:
+        sites = products(prepared.model)
         if prepared.histograms is None:
             # Attention's own products stay in float: in INT8 they cost more answers than they save time.
-            sites = [site for site in products(prepared.model) if site.kind in ("linear", "attention")]
-            names = [name for site in sites for name in site.inputs]
+            names = [name for site in sites if site.kind in ("linear", "attention") for name in site.inputs]
             prepared.histograms = collect(prepared.model, names, self.batches(prepared.model))
         method: Method = recipe.activations  # type: ignore[assignment]  # any other word is `dynamic`
         ranges = prepared.histograms.ranges(method, symmetric=self.target.symmetric)
         # The patch embedding stays in float: pixels quantized twice lose more than its share of the time is worth.
-        patches = tuple(site.node for site in products(prepared.model) if site.kind == "patches")
+        patches = tuple(site.node for site in sites if site.kind == "patches")
         return QuantizeStatic(
             ranges,
             method,
@@ -284,15 +287,6 @@ class Workbench:
             prepared.channels = channels(prepared.model, self.batches(prepared.model))
         return prepared.channels
 
-    @property
-    def _takes_bytes(self) -> bool:
-        return bool(self.base.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
-
 
 def _migrated_key(recipe: Recipe) -> tuple[Any, ...]:
     return ("migrate", recipe.split, recipe.strength)
-
-
-def spreads(found: tuple[Channels, ...]) -> Mapping[str, float]:
-    """Give each layer's spread: its largest channel's maximum over the median channel's."""
-    return {layer.linear.node: layer.ratio for layer in found}

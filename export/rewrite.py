@@ -246,22 +246,33 @@ class Builder:
         name: str,
         outputs: int,
         *inputs: ir.Value,
+        domain: str = "",
         **attributes: int | list[int],
     ) -> ir.Node:
         """Append a node with so many outputs."""
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=f"{self._prefix}_{name}")
+        node = ir.node(
+            op_type,
+            list(inputs),
+            attributes,
+            domain=domain,
+            num_outputs=outputs,
+            name=f"{self._prefix}_{name}",
+        )
         self._graph.append(node)
         return node
 
-    def __call__(self, op_type: str, name: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+    def __call__(
+        self, op_type: str, name: str, *inputs: ir.Value, domain: str = "", **attributes: int | list[int]
+    ) -> ir.Value:
         """Append a node with one output, and give that."""
-        return self.node(op_type, name, 1, *inputs, **attributes).outputs[0]
+        return self.node(op_type, name, 1, *inputs, domain=domain, **attributes).outputs[0]
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Drop what is dead, sort, name, and give the protobuf."""
-    onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
+    """Sort, drop what is dead, name, and give the protobuf."""
+    # What is dead is looked for once, from the end.
     model.graph.sort()
+    onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
     onnx_ir.passes.common.NameFixPass()(model)
     proto: onnx.ModelProto = ir.to_proto(model)
     del proto.graph.value_info[:]

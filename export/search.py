@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..evaluation import Bounds
 from .images import Tick
 from .massive import Channels
+from .passes.scale_tokens import one_sided
 from .ranges import METHODS
-from .recipe import Candidate, Recipe, Workbench, spreads
+from .recipe import Candidate, Recipe, Workbench
 from .recorder import Step
 from .schedule import Sites
 from .sensitivity import Sensitivity, rank
@@ -22,10 +23,6 @@ _RANKING_SHARE = 0.6
 
 # A layer in float that lowers the drift by less than this share is not worth four times its size.
 _WORTH = 0.02
-
-# The input of a layer whose least value is this share of its largest, or less, is taken to be that of an activation
-# function, which tokens pass to very different degrees.
-_ONE_SIDED = 0.25
 
 # Layers with scales per token: the most harmful quarter of those behind an activation function, half, all; then also
 # the others whose output is no wider than their input.
@@ -101,12 +98,12 @@ class _Search:
     def found(self) -> Found:
         return Found(tuple(self._candidates), self._sensitivities, self._complete)
 
-    def among(self, recipes: Iterator[Recipe] | Sequence[Recipe]) -> Generator[Tick | Step, None, None]:
+    def among(self, recipes: Iterable[Recipe]) -> Generator[Tick | Step, None, None]:
         """Build recipes; the one that drifts least of all so far is the best."""
         yield from self._build(recipes, improves=True)
 
     def beside(
-        self, recipes: Sequence[Recipe], *, in_any_case: bool = False
+        self, recipes: Iterable[Recipe], *, in_any_case: bool = False
     ) -> Generator[Tick | Step, None, None]:
         """Build recipes for the table, that nothing more is built on."""
         yield from self._build(recipes, improves=False, in_any_case=in_any_case)
@@ -119,7 +116,7 @@ class _Search:
             self.best.floats,
             self.best.model,
             self._bench.recorder.images,
-            spreads=dict(spreads(channels)),
+            spreads={layer.linear.node: layer.ratio for layer in channels},
             deadline=now + _RANKING_SHARE * max(0.0, self._end - now),
         )
         self._complete &= all(layer.alone is not None for layer in self._sensitivities)
@@ -136,8 +133,8 @@ class _Search:
             for layer in self._sensitivities
             if layer.layer in found and layer.shape[1] <= layer.shape[0]
         ]
-        one_sided = [name for name in narrow if -found[name].lowest <= _ONE_SIDED * found[name].highest]
-        chosen = [tuple(one_sided[: math.ceil(share * len(one_sided))]) for share in _TOKEN_SCALED]
+        activated = [name for name in narrow if one_sided(found[name].lowest, found[name].highest)]
+        chosen = [tuple(activated[: math.ceil(share * len(activated))]) for share in _TOKEN_SCALED]
         recipe = self.best.recipe
         yield from self.among(
             [
@@ -168,7 +165,7 @@ class _Search:
             count = most if count < most < 2 * count else 2 * count
 
     def _build(
-        self, recipes: Iterator[Recipe] | Sequence[Recipe], *, improves: bool, in_any_case: bool = False
+        self, recipes: Iterable[Recipe], *, improves: bool, in_any_case: bool = False
     ) -> Generator[Tick | Step, None, None]:
         for recipe in recipes:
             if self._candidates and time.monotonic() >= self._end and not in_any_case:

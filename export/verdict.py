@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from ..evaluation import Bounds, Comparison, compare
 from ..runtime.cores import usable_cores
@@ -28,8 +29,6 @@ class Verdict:
         fitted_on: Their folder.
         checked, checked_on: On the images that only veto, where there are any.
         batched_agreement: The share of images whose answer in a batch is the one that they get alone.
-        latency_ms, float_ms: The times of an answer of this graph and of the float graph, where they were taken.
-        on_target: Whether the answers are those of the target's own provider.
         problem: Why it does not ship; None where it does.
     """
 
@@ -38,12 +37,9 @@ class Verdict:
     checked: Comparison | None = None
     checked_on: str = ""
     batched_agreement: float | None = None
-    latency_ms: float | None = None
-    float_ms: float | None = None
-    on_target: bool = True
     problem: str | None = None
 
-    def to_dict(self, bounds: Bounds, precision: str) -> dict[str, Any]:
+    def to_dict(self, bounds: Bounds) -> dict[str, Any]:
         """Give what the file says of its agreement with the reference."""
         proof: dict[str, Any] = {
             "calibration": {"set": self.fitted_on, **self.fitted.to_dict()},
@@ -57,12 +53,6 @@ class Verdict:
             proof["check"] = {"set": self.checked_on, **self.checked.to_dict()}
         if self.batched_agreement is not None:
             proof["batched"] = {"batch": _BATCHES[-1], "agreement_with_alone": self.batched_agreement}
-        if self.latency_ms is not None and self.float_ms is not None:
-            proof["latency_ms"] = {
-                precision: round(self.latency_ms, 3),
-                "float32": round(self.float_ms, 3),
-                "threads": usable_cores(),
-            }
         return proof
 
 
@@ -91,8 +81,11 @@ def veto(
     """
     verdict = Verdict(fitted, fitting.name, problem=bounds.broken_by(fitted))
     if verdict.problem is None and any_batch:
+        runner = Runner(model)
+        pixels = np.concatenate([fitting.given(model, path) for path in fitting.paths])
+        alone = np.concatenate([runner(one[None]) for one in pixels])
         for size in _BATCHES:
-            agreement = yield from _batched_agreement(model, fitting, size)
+            agreement = yield from _batched_agreement(runner, pixels, alone, size)
             if agreement < bounds.min_batched_agreement:
                 verdict.problem = (
                     f"in batches of {size}, {100 * agreement:.2f} % of the images keep the answer that they get "
@@ -126,26 +119,23 @@ def _compared(
         measurement = images.measure(model, "checking")
         yield from measurement
         return measurement.comparison
-    runner = Runner(model)
     with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
         pixels = Path(folder, "pixels.npy")
-        rows = [images.given(runner, path) for path in images.paths]
+        rows = [images.given(model, path) for path in images.paths]
         np.save(pixels, np.concatenate(rows))
         logits = yield from elsewhere.answers(model, pixels, threads=usable_cores())
     assert images.reference is not None
     return compare(images.reference, logits, images.targets)
 
 
-def _batched_agreement(model: onnx.ModelProto, images: Images, size: int) -> Generator[Tick, None, float]:
-    """Run the images in batches and alone, and give the share of the same answers."""
-    runner = Runner(model)
-    pixels = [images.given(runner, path) for path in images.paths]
-    # A full batch at least once, however few images there are.
-    pixels += pixels[: -len(pixels) % size] if len(pixels) >= size else pixels * size
-    alone, batched = [], []
-    for start in range(0, len(pixels) - size + 1, size):
-        part = pixels[start : start + size]
-        alone += [runner(one) for one in part]
-        batched.append(runner(np.concatenate(part)))
-        yield Tick(f"batches of {size}", start + size, len(pixels))
-    return compare(np.concatenate(alone), np.concatenate(batched)).agreement
+def _batched_agreement(
+    runner: Runner, pixels: NDArray[Any], alone: NDArray[np.float32], size: int
+) -> Generator[Tick, None, float]:
+    """Run images in batches, and give the share of the answers that they get alone."""
+    # Full batches only, and one at least, however few images there are.
+    places = np.arange(len(pixels) + -len(pixels) % size) % len(pixels)
+    batched = []
+    for start in range(0, len(places), size):
+        batched.append(runner(pixels[places[start : start + size]]))
+        yield Tick(f"batches of {size}", start + size, len(places))
+    return compare(alone[places], np.concatenate(batched)).agreement

@@ -18,7 +18,7 @@ from ..rewrite import (
     to_proto,
     walk,
 )
-from .fuse_attention import CONTRIB
+from .fuse_attention import CONTRIB, Fused
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,23 @@ class _Selection:
 
     def _narrow_attention(self, node: ir.Node, pick: Callable[[ir.Value, ir.Node], ir.Value]) -> None:
         """Compute attention's queries for the one token, keys and values for all."""
-        tokens, weight, bias = node.inputs[0], constant(node.inputs[1]), constant(node.inputs[2])
-        assert tokens is not None
-        assert weight is not None
-        assert bias is not None
+        fused = Fused.of(node)
         parts = []
         for name, source, columns in zip(
             ("query", "key", "value"),
-            (pick(tokens, node), tokens, tokens),
-            np.split(weight, 3, axis=1),
+            (pick(fused.tokens, node), fused.tokens, fused.tokens),
+            np.split(fused.weight, 3, axis=1),
             strict=True,
         ):
             matrix = add_constant(self._graph, f"{node.name}_{name}", np.ascontiguousarray(columns))
             parts.append(ir.node("MatMul", [source, matrix], name=f"{node.name}_{name}"))
         narrow = ir.node(
             "MultiHeadAttention",
-            [*(part.outputs[0] for part in parts), add_constant(self._graph, f"{node.name}_qkv_bias", bias)],
-            {"num_heads": node.attributes.get_int("num_heads")},
+            [
+                *(part.outputs[0] for part in parts),
+                add_constant(self._graph, f"{node.name}_qkv_bias", fused.bias),
+            ],
+            {"num_heads": fused.heads},
             domain=CONTRIB,
             name=f"{node.name}_token",
         )

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ..rewrite import (
     Affine,
     Observed,
     add_constant,
     affine,
+    constant,
     consumers,
     insert_before,
     observe,
@@ -25,6 +27,34 @@ CONTRIB = "com.microsoft"
 
 # Operators that only move elements.
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Identity")
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A fused attention as it stands in a graph.
+
+    Attributes:
+        tokens: (batch, tokens, channels), its input.
+        weight: (channels, 3 · width), the projections to queries, keys and values.
+        bias: (3 · width,).
+        heads: How many there are.
+    """
+
+    tokens: ir.Value
+    weight: NDArray[np.generic]
+    bias: NDArray[np.generic]
+    heads: int
+
+    @classmethod
+    def of(cls, node: ir.Node) -> "Fused":
+        """Read a node that `FuseAttention` wrote."""
+        tokens, weight, bias = node.inputs[0], constant(node.inputs[1]), constant(node.inputs[2])
+        heads = node.attributes.get_int("num_heads")
+        assert tokens is not None
+        assert weight is not None
+        assert bias is not None
+        assert heads is not None
+        return cls(tokens, weight, bias, heads)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ...errors import ExportError
 from ..graph import copy
 from ..rewrite import TOKENWISE, Builder, Observed, constant, observe, to_proto
 from ..schedule import Sites, check_schedule
-from .fuse_attention import CONTRIB
+from .fuse_attention import CONTRIB, Fused
 from .token_sizes import Sizes, carry_sizes, weigh
 
 # Lies below every cosine, so that the class token is the last to be merged: never, since one always stays.
@@ -100,20 +100,11 @@ class _Site:
         self._staying = (length + 1) // 2 - count
         self._residual = residual
         self._readers = [(use.node, use.idx) for use in residual.uses()]
-        tokens, weight, bias = (
-            attention.inputs[0],
-            constant(attention.inputs[1]),
-            constant(attention.inputs[2]),
-        )
-        assert tokens is not None
-        assert weight is not None
-        assert bias is not None
-        heads = attention.attributes.get_int("num_heads")
-        assert heads is not None
+        fused = Fused.of(attention)
         # The mean of the keys over heads is a product with the mean of their weights.
-        self._tokens = tokens
-        self._weight = _mean_key(weight, heads)
-        self._bias = _mean_key(bias[None], heads)[0]
+        self._tokens = fused.tokens
+        self._weight = _mean_key(fused.weight, fused.heads)
+        self._bias = _mean_key(fused.bias[None], fused.heads)[0]
 
     def merge(self, sizes: Sizes | None) -> Sizes:
         build = self._build

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import ExportError
 from ..graph import PATCHES_SUFFIX
-from ..rewrite import Observed, add_constant, constant, consumers, insert_before, observe, to_proto
+from ..rewrite import Builder, Observed, constant, consumers, observe, to_proto
 
 # What a byte of 1.0 is.
 _WHITE = 255
@@ -59,37 +59,26 @@ class RawPixels:
 
     def _embed(self, graph: ir.Graph, embedding: "_Embedding", observed: Observed) -> ir.Value:
         """Write the patch embedding as a product of raw patches, and give its tokens (batch, tokens, width)."""
-        name, conv = embedding.name, embedding.conv
         rows, columns = _grid(observed, embedding)
         channels, high, wide = embedding.weight.shape[1:]
         weight, bias = self._fold(embedding)
-        patches: list[ir.Node] = []
-
-        def then(
-            operator: str, inputs: list[ir.Value], ending: str, **attributes: list[int] | int
-        ) -> ir.Value:
-            patches.append(ir.node(operator, inputs, attributes, name=f"{name}_{ending}"))
-            return patches[-1].outputs[0]
-
-        def numbers(ending: str, *values: int) -> ir.Value:
-            return add_constant(graph, f"{name}_{ending}", np.array(values, np.int64))
-
+        build = Builder(graph, embedding.name)
         pixels = embedding.pixels
         if embedding.size != (rows * high, columns * wide):
             # A Conv leaves out what is not a whole patch at the right and the bottom.
-            ends = numbers("ends", rows * high, columns * wide)
-            pixels = then("Slice", [pixels, numbers("starts", 0, 0), ends, numbers("axes", 1, 2)], "whole")
+            ends = build.integers("ends", rows * high, columns * wide)
+            pixels = build(
+                "Slice", "whole", pixels, build.integers("starts", 0, 0), ends, build.integers("axes", 1, 2)
+            )
         # A 0 keeps the batch as it is.
-        cut = numbers("cut", 0, rows, high, columns, wide * channels)
-        flat = numbers("flat", 0, rows * columns, high * wide * channels)
-        pixels = then("Reshape", [pixels, cut], "cut_out")  # (batch, rows, high, columns, wide · 3)
-        pixels = then("Transpose", [pixels], "sorted", perm=[0, 1, 3, 2, 4])
-        pixels = then("Reshape", [pixels, flat], "raw")  # (batch, tokens, high · wide · 3)
-        values = then("Cast", [pixels], "float", to=int(ir.DataType.FLOAT))
-        product = then("MatMul", [values, add_constant(graph, f"{name}_weight", weight)], PATCHES_SUFFIX[1:])
-        tokens = then("Add", [product, add_constant(graph, f"{name}_bias", bias)], "tokens")
-        insert_before(conv, patches)
-        return tokens
+        cut = build.integers("cut", 0, rows, high, columns, wide * channels)
+        flat = build.integers("flat", 0, rows * columns, high * wide * channels)
+        pixels = build("Reshape", "cut_out", pixels, cut)  # (batch, rows, high, columns, wide · 3)
+        pixels = build("Transpose", "sorted", pixels, perm=[0, 1, 3, 2, 4])
+        pixels = build("Reshape", "raw", pixels, flat)  # (batch, tokens, high · wide · 3)
+        values = build("Cast", "float", pixels, to=int(ir.DataType.FLOAT))
+        product = build("MatMul", PATCHES_SUFFIX[1:], values, build.constant("weight", weight))
+        return build("Add", "tokens", product, build.constant("bias", bias))
 
     def _fold(self, embedding: "_Embedding") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Give weights (high · wide · 3, width) and bias (width,) for bytes, computed in float64."""
@@ -215,12 +204,10 @@ def _token_values(output: ir.Value, observed: Observed) -> Iterator[ir.Value]:
 
 def _as_grid(graph: ir.Graph, embedding: _Embedding, tokens: ir.Value, observed: Observed) -> ir.Value:
     """Give tokens the shape of the Conv's output, (batch, width, rows, columns)."""
-    shape = np.array([0, len(embedding.weight), *_grid(observed, embedding)], np.int64)
-    planes = ir.node("Transpose", [tokens], {"perm": [0, 2, 1]}, name=f"{embedding.name}_planes")
-    sides = add_constant(graph, f"{embedding.name}_grid_shape", shape)
-    grid = ir.node("Reshape", [planes.outputs[0], sides], name=f"{embedding.name}_grid")
-    insert_before(embedding.conv, [planes, grid])
-    return grid.outputs[0]
+    build = Builder(graph, embedding.name)
+    planes = build("Transpose", "planes", tokens, perm=[0, 2, 1])
+    shape = build.integers("grid_shape", 0, len(embedding.weight), *_grid(observed, embedding))
+    return build("Reshape", "grid", planes, shape)
 
 
 def _read_sizes_anew(graph: ir.Graph, embedding: _Embedding) -> None:
@@ -229,14 +216,8 @@ def _read_sizes_anew(graph: ir.Graph, embedding: _Embedding) -> None:
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", 4)
         if node.op_type != "Shape" or (start, end) == (0, 1):
             continue
-        name = node.name or f"{node.outputs[0].name}_shape"
-        batch = ir.node("Shape", [embedding.pixels], {"start": 0, "end": 1}, name=f"{name}_batch")
-        rest = add_constant(graph, f"{name}_rest", np.array([3, *embedding.size], np.int64))
-        whole = ir.node("Concat", [batch.outputs[0], rest], {"axis": 0}, name=f"{name}_whole")
-        bounds = (
-            add_constant(graph, f"{name}_{ending}", np.array([place], np.int64))
-            for ending, place in (("start", start), ("end", end))
-        )
-        part = ir.node("Slice", [whole.outputs[0], *bounds], name=f"{name}_part")
-        insert_before(node, [batch, whole, part])
-        ir.convenience.replace_all_uses_with(node.outputs[0], part.outputs[0])
+        build = Builder(graph, node.name or f"{node.outputs[0].name}_shape")
+        batch = build("Shape", "batch", embedding.pixels, start=0, end=1)
+        whole = build("Concat", "whole", batch, build.integers("rest", 3, *embedding.size), axis=0)
+        part = build("Slice", "part", whole, build.integers("start", start), build.integers("end", end))
+        ir.convenience.replace_all_uses_with(node.outputs[0], part)

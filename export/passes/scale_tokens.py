@@ -1,13 +1,12 @@
 """Dynamic INT8 with an activation scale for every token, where one scale for all would drown the small ones."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..rewrite import add_constant, constant, insert_before, observe, to_proto, walk
+from ..rewrite import Builder, constant, observe, to_proto, walk
 from ..weights import quantized_weights
 from .fuse_attention import CONTRIB
 
@@ -49,51 +48,45 @@ class ScaleTokens:
         return to_proto(twin)
 
     def _quantize(self, node: ir.Node, graph: ir.Graph, tokens: int, low: float, high: float) -> None:
-        source, weight, name = node.inputs[0], constant(node.inputs[1]), node.name
+        source, weight = node.inputs[0], constant(node.inputs[1])
         assert source is not None
         assert weight is not None
         integers, scales = quantized_weights(weight.astype(np.float32), bits=self.bits)
-        one_sided = -low <= _ONE_SIDED * high
-        zero = _ONE_SIDED_ZERO if one_sided else _TWO_SIDED_ZERO
+        near_zero = one_sided(low, high)
+        zero = _ONE_SIDED_ZERO if near_zero else _TWO_SIDED_ZERO
         # A scale may not be so small that what lies below zero falls out of the range.
-        least = max(-low / zero, 1e-9) if one_sided else 1e-9
-
-        def add(
-            op_type: str, inputs: list[ir.Value], part: str, domain: str = "", **attributes: int
-        ) -> ir.Value:
-            made = ir.node(op_type, inputs, attributes, domain=domain, name=f"{name}_{part}")
-            insert_before(node, [made])
-            return made.outputs[0]
-
-        def keep(part: str, values: Any) -> ir.Value:
-            return add_constant(graph, f"{name}_{part}", np.asarray(values))
-
-        sizes = source if one_sided else add("Abs", [source], "sizes")
-        largest = add(
-            "ReduceMax", [sizes, keep("channels_axis", np.array([0, 2], np.int64))], "largest", keepdims=0
+        least = max(-low / zero, 1e-9) if near_zero else 1e-9
+        build = Builder(graph, str(node.name))
+        sizes = source if near_zero else build("Abs", "sizes", source)
+        axes = build.integers("channels_axis", 0, 2)
+        largest = build("ReduceMax", "largest", sizes, axes, keepdims=0)
+        raw = build(
+            "Mul", "raw_scale", largest, build.constant("step", np.array(1 / (255 - zero), np.float32))
         )
-        raw = add("Mul", [largest, keep("step", np.float32(1 / (255 - zero)))], "raw_scale")
-        scale = add("Max", [raw, keep("least", np.float32(least))], "scale")
-        zeros = keep("zeros", np.full(tokens, zero, np.uint8))
-        quantized = add("QuantizeLinear", [source, scale, zeros], "quantized", axis=1)
-        product = add(
+        scale = build("Max", "scale", raw, build.constant("least", np.array(least, np.float32)))
+        zeros = build.constant("zeros", np.full(tokens, zero, np.uint8))
+        product = build(
             "MatMulIntegerToFloat",
-            [
-                quantized,
-                keep("int8", integers),
-                keep("one", np.float32(1)),
-                keep("scales", scales),
-                keep("zero", np.uint8(zero)),
-            ],
             "int8_product",
-            CONTRIB,
+            build("QuantizeLinear", "quantized", source, scale, zeros, axis=1),
+            build.constant("int8", integers),
+            build.constant("one", np.array(1, np.float32)),
+            build.constant("scales", scales),
+            build.constant("zero", np.array(zero, np.uint8)),
+            domain=CONTRIB,
         )
-        column = add("Reshape", [scale, keep("column", np.array([tokens, 1], np.int64))], "scale_column")
-        final = ir.node("Mul", [product, column], name=f"{name}_scaled")
-        insert_before(node, [final])
-        old = node.outputs[0]
-        ir.convenience.replace_all_uses_with(old, final.outputs[0], replace_graph_outputs=True)
+        column = build("Reshape", "scale_column", scale, build.integers("column", tokens, 1))
+        final = build("Mul", "scaled", product, column)
         # The product keeps its name, by which graphs of one network are put together layer by layer.
-        taken = old.name
+        old, taken = node.outputs[0], node.outputs[0].name
+        ir.convenience.replace_all_uses_with(old, final, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-        final.outputs[0].name = taken
+        final.name = taken
+
+
+def one_sided(low: float, high: float) -> bool:
+    """Tell by its least and largest value whether a tensor is that of an activation function such as GELU.
+
+    Tokens pass one to very different degrees.
+    """
+    return -low <= _ONE_SIDED * high

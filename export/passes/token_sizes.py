@@ -8,6 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..rewrite import Builder, constant
+from .fuse_attention import Fused
 
 # Singular values below this share of the largest are float32's rounding.
 _RANK = 1e-6
@@ -33,12 +34,10 @@ def weigh(attention: ir.Node, sizes: Sizes, graph: ir.Graph) -> None:
     MultiHeadAttention only in newer runtimes, spelled out for every query; it was slower than this.
     """
     build = Builder(graph, str(attention.name))
-    heads = attention.attributes.get_int("num_heads")
-    assert heads is not None
     if attention.op_type == "Attention":
-        query, key, value = _split_heads(attention, heads, build, graph)
+        query, key, value = _split_heads(attention, build, graph)
     else:
-        query, key, value = _narrow_heads(attention, heads, build)
+        query, key, value = _narrow_heads(attention, build)
     scores = build("MatMul", "scores", query, build("Transpose", "keys", key, perm=[0, 1, 3, 2]))
     shares = build("Softmax", "shares", build("Add", "weighed", scores, sizes.logarithms), axis=-1)
     mixed = build("Transpose", "tokens", build("MatMul", "mixed", shares, value), perm=[0, 2, 1, 3])
@@ -49,19 +48,14 @@ def weigh(attention: ir.Node, sizes: Sizes, graph: ir.Graph) -> None:
 def carry_sizes(attention: ir.Node, sizes: Sizes, graph: ir.Graph) -> None:
     """Give the sizes to a fused attention as one more channel of its input, which one channel of each head carries."""
     build = Builder(graph, str(attention.name))
-    tokens, weight, bias = attention.inputs[0], constant(attention.inputs[1]), constant(attention.inputs[2])
-    heads = attention.attributes.get_int("num_heads")
-    assert tokens is not None
-    assert weight is not None
-    assert bias is not None
-    assert heads is not None
-    norm = tokens.producer()
-    weights, biases = weight.astype(np.float64), bias.astype(np.float64)
+    fused = Fused.of(attention)
+    norm = fused.tokens.producer()
+    weights, biases = fused.weight.astype(np.float64), fused.bias.astype(np.float64)
     gain, shift = np.ones(len(weights)), np.zeros(len(weights))
     if norm is not None and norm.op_type == "LayerNormalization" and len(norm.inputs) == 3:
         gain, shift = (np.asarray(constant(value), np.float64) for value in norm.inputs[1:])
     width = weights.shape[1] // 3
-    side = width // heads
+    side = width // fused.heads
     rows = np.concatenate([weights, np.zeros((1, 3 * width))])
     for start in range(0, width, side):
         query, key = slice(start, start + side), slice(width + start, width + start + side)
@@ -75,7 +69,7 @@ def carry_sizes(attention: ir.Node, sizes: Sizes, graph: ir.Graph) -> None:
         # The operator divides by the root of the head's width.
         biases[query.stop - 1], rows[-1, key.stop - 1] = math.sqrt(side), 1
     column = build("Log", "log_sizes", sizes.value)
-    with_sizes = build("Concat", "with_sizes", tokens, column, axis=-1)
+    with_sizes = build("Concat", "with_sizes", fused.tokens, column, axis=-1)
     attention.replace_input_with(0, with_sizes)
     attention.replace_input_with(1, build.constant("weight", rows.astype(np.float32)))
     attention.replace_input_with(2, build.constant("bias", biases.astype(np.float32)))
@@ -106,21 +100,18 @@ def _make_room(
     return bases[0], bases[1]
 
 
-def _split_heads(
-    attention: ir.Node, heads: int, build: Builder, graph: ir.Graph
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _split_heads(attention: ir.Node, build: Builder, graph: ir.Graph) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Give queries, keys and values, each (batch, heads, tokens, channels of a head), of the fused operator."""
-    tokens, weight, bias = attention.inputs[0], constant(attention.inputs[1]), constant(attention.inputs[2])
-    assert tokens is not None
-    assert weight is not None
-    assert bias is not None
-    width = weight.shape[1] // 3
+    fused = Fused.of(attention)
+    heads, width = fused.heads, fused.weight.shape[1] // 3
     scales = np.ones(3 * width, np.float32)
     scales[:width] = (width / heads) ** -0.5
     # The name stays, so that what is known of a layer by its name, such as that it keeps to float, holds on.
-    product = ir.node("MatMul", [tokens, build.constant("qkv", weight * scales)], name=attention.name)
+    product = ir.node(
+        "MatMul", [fused.tokens, build.constant("qkv", fused.weight * scales)], name=attention.name
+    )
     graph.append(product)
-    sums = build("Add", "qkv_bias", product.outputs[0], build.constant("qkv_bias", bias * scales))
+    sums = build("Add", "qkv_bias", product.outputs[0], build.constant("qkv_bias", fused.bias * scales))
     apart = build("Reshape", "apart", sums, build.integers("apart_shape", 0, 0, 3 * heads, width // heads))
     turned = build("Transpose", "heads", apart, perm=[0, 2, 1, 3])
     parts = build.node("Split", "parts", 3, turned, build.integers("part_sizes", heads, heads, heads), axis=1)
@@ -128,10 +119,11 @@ def _split_heads(
     return query, key, value
 
 
-def _narrow_heads(attention: ir.Node, heads: int, build: Builder) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _narrow_heads(attention: ir.Node, build: Builder) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Give queries, keys and values of the operator that takes them apart."""
-    bias = constant(attention.inputs[3])
+    bias, heads = constant(attention.inputs[3]), attention.attributes.get_int("num_heads")
     assert bias is not None
+    assert heads is not None
     width = len(bias) // 3
     shape = build.integers("apart_shape", 0, 0, heads, width // heads)
     found = []

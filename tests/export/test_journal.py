@@ -58,7 +58,6 @@ def test_another_graph_has_another_journal(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody looks for another hidden folder in their home."""
     monkeypatch.delenv(CACHE_VARIABLE, raising=False)
-    monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "vit-edge"
     monkeypatch.delenv("XDG_CACHE_HOME")

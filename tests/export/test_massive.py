@@ -99,5 +99,5 @@ def test_products_that_were_set_apart_are_no_layers() -> None:
     assert len(products) == len(layers) + 2 * CONFIG.depth + 2
     assert [layer.node for layer in linears(raw)] == [layer.node for layer in layers]
     bytes_ = np.random.default_rng(0).integers(256, size=(4, *CONFIG.image_size, 3), dtype=np.uint8)
-    assert len(channels(raw, [bytes_])) == len(layers)  # type: ignore[list-item]
+    assert len(channels(raw, [bytes_])) == len(layers)
     assert np.isfinite(answers(raw, bytes_)).all()

@@ -18,7 +18,18 @@ from vit_edge.checkpoint import Checkpoint, load_checkpoint
 from vit_edge.data import list_images
 from vit_edge.errors import ExportError, OptionError
 from vit_edge.evaluation import compare
-from vit_edge.export import DEFAULT_BOUNDS, Export, Options, Source, Step, Tick, int8, run, speed
+from vit_edge.export import (
+    DEFAULT_BOUNDS,
+    Export,
+    Options,
+    Source,
+    Step,
+    Tick,
+    elsewhere_worker,
+    int8,
+    run,
+    speed,
+)
 from vit_edge.export import trace as tracing
 from vit_edge.export.graph import linears, named
 from vit_edge.export.images import Runner
@@ -66,8 +77,8 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing, "trace", trace)
         patch.setattr(int8, "race", race)
-        patch.setattr(speed, "_ROUNDS", 2)
-        patch.setattr(speed, "_TURN_S", 0.002)
+        patch.setattr(elsewhere_worker, "_ROUNDS", 2)
+        patch.setattr(elsewhere_worker, "_TURN_S", 0.002)
         yield
     torch.set_num_threads(threads)
 
