@@ -74,21 +74,23 @@ def picked(rows: Sequence[Row], pick: Pick) -> int | None:
     if not able:
         return None
 
-    def drift(place: int) -> float:
-        return rows[place].comparison.drift
+    # What comes after the first wish breaks ties, so that no row is taken that another beats.
+    def drift(place: int) -> tuple[float, ...]:
+        size, time, agreement, drift = _merits(rows[place])
+        return drift, agreement, time, size
 
-    def time(place: int) -> float:
-        value = rows[place].latency_ms
-        return float("inf") if value is None else value
+    def time(place: int) -> tuple[float, ...]:
+        size, time, agreement, drift = _merits(rows[place])
+        return time, drift, agreement, size
 
     if pick == "closest":
         return min(able, key=drift)
     if pick == "smallest":
-        return min(able, key=lambda place: (rows[place].bytes, drift(place)))
-    fastest = min(able, key=lambda place: (time(place), drift(place)))
+        return min(able, key=lambda place: (rows[place].bytes, *drift(place)))
+    fastest = min(able, key=time)
     if pick == "fastest":
         return fastest
-    return min((place for place in able if time(place) <= _BALANCED * time(fastest)), key=drift)
+    return min((place for place in able if time(place)[0] <= _BALANCED * time(fastest)[0]), key=drift)
 
 
 def _judged(row: Row, bounds: Bounds, *, float_ms: float | None, min_speedup: float) -> Row:

@@ -48,6 +48,17 @@ def test_each_preference_takes_its_own() -> None:
         assert rows[place].recipe == pick
 
 
+def test_of_equals_in_the_one_thing_the_better_in_the_others_is_taken() -> None:
+    """Two recipes often drift alike, and one of them costs more."""
+    twins = (
+        row("large", 8.0, 10.0, 1, 0.03),
+        row("slow", 7.0, 11.0, 1, 0.03),
+        row("good", 7.0, 10.0, 1, 0.03),
+    )
+    rows = judged(twins, BOUNDS, float_ms=30.0, min_speedup=1.05)
+    assert [picked(rows, pick) for pick in PICKS] == [2] * len(PICKS)
+
+
 def test_a_row_that_breaks_a_bound_never_ships_and_beats_nothing() -> None:
     """The fastest is often the one that is wrong."""
     wrong = row("wrong", 1.0, 1.0, 3, 0.01)
