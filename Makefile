@@ -15,7 +15,7 @@ CPU_TORCH = $(addprefix torch==,$(call cpu_build,torch))
 CPU_PAIR = $(if $(call cpu_build,torchvision),$(CPU_TORCH) torchvision==$(call cpu_build,torchvision))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools lint clean
+.PHONY: help demo test test-slow test-tools lint clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,8 +24,11 @@ demo: $(VENV)/demo.stamp  ## Install, then train, export, check and run a small 
 	@$(BIN)/vit-edge demo
 
 # Waiting threads that spin slow torch down tenfold as soon as anything else runs, as a test's child processes do.
-test: test-tools  ## Install what the tests need, and run them all.
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: test-tools  ## Install what the tests need, and run all but the slow ones.
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: test-tools  ## Run the tests that take longer than ten seconds each.
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-tools: $(VENV)/test.stamp
 

@@ -45,6 +45,7 @@ def desk(
 
 
 @needs_readme
+@pytest.mark.slow
 def test_the_commands_run_one_after_the_other(desk: Path) -> None:
     """A newcomer copies them, and the first error is the last thing that they see of us."""
     lines = [
@@ -71,6 +72,7 @@ def test_the_commands_run_one_after_the_other(desk: Path) -> None:
 
 
 @needs_readme
+@pytest.mark.slow
 def test_the_python_runs(desk: Path, digits_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is what developers paste first."""
     shutil.copy(digits_model, desk / "model.onnx")

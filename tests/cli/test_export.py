@@ -55,6 +55,7 @@ def bare(digits_checkpoint: Path, tmp_path: Path) -> Path:
     return tmp_path / "bare.safetensors"
 
 
+@pytest.mark.slow
 def test_one_command_makes_the_file(digits_checkpoint: Path, digits_images: Path, tmp_path: Path) -> None:
     """In a process of its own, as users run it: the answer on stdout, what happened on stderr."""
     path = tmp_path / "model.onnx"
@@ -262,6 +263,7 @@ def test_the_targets_named_in_the_help_are_those_that_there_are() -> None:
     assert tuple(TARGETS) == TARGET_NAMES
 
 
+@pytest.mark.slow
 def test_variants_are_a_file_and_a_json_object_each(
     call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def test_a_graph_made_elsewhere_is_exported_as_well(
         assert classifier.metadata.proof["reference"] == "the float graph"
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_where_it_was(
     digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_names_that_are_taken_inside_the_graph_make_room(digits_checkpoint: Path
     np.testing.assert_allclose(Runner(graph)(pixels()), network.logits(pixels()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_becomes_a_verified_int8_file(
     elsewhere: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:

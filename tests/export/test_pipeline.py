@@ -205,6 +205,7 @@ def test_the_candidates_are_in_the_file_and_the_chosen_one_shipped(digits_export
     assert digits_export.complete
 
 
+@pytest.mark.slow
 def test_every_preference_ships_what_it_names(workshop: Workshop) -> None:
     """Whoever asks for the smallest file or the closest answers gets just that."""
     for pick in ("closest", "smallest"):
@@ -424,6 +425,7 @@ def test_a_step_that_does_harm_is_left_out_by_name(
     assert metadata(result.path).recipe["steps"] == ["Trace"]
 
 
+@pytest.mark.slow
 def test_the_same_network_and_images_give_the_same_file(workshop: Workshop) -> None:
     """Whoever has the checkpoint can then prove that a file was made from it.
 
