@@ -42,6 +42,16 @@ class Elsewhere:
     python: Path = field(default_factory=lambda: Path(sys.executable))
     timeout_s: float = 600.0
 
+    def require(self) -> None:
+        """Make sure that the interpreter starts and that its ONNX Runtime has the provider.
+
+        Raises:
+            OptionError, ExportError: As `answers`.
+        """
+        with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
+            for _ in self._work({"do": "require"}, [], Path(folder), 1, ""):
+                pass
+
     def answers(
         self, model: onnx.ModelProto, pixels: Path, *, threads: int
     ) -> Generator[Tick, None, NDArray[np.float32]]:

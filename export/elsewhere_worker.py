@@ -55,14 +55,20 @@ def main() -> None:
         print(json.dumps(line), file=answers, flush=True)
 
     try:
-        work = _race if task["do"] == "race" else _answer
-        say(result=work(task, say))
+        say(result=_WORK[task["do"]](task, say))
     except _RefusedError as refusal:
         say(refused=str(refusal))
     # ONNX Runtime's exceptions share no base but this one.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         say(refused=f"ONNX Runtime {onnxruntime.__version__} failed there ({reason})")
+
+
+def _require(task: dict[str, Any], say: Any = None) -> None:
+    wanted, available = task["provider"], onnxruntime.get_available_providers()
+    if wanted not in available:
+        here = ", ".join(available)
+        raise _RefusedError(f"ONNX Runtime {onnxruntime.__version__} there has no {wanted}, only {here}")
 
 
 def _answer(task: dict[str, Any], say: Any) -> None:
@@ -121,10 +127,8 @@ def take_turns(
 
 def _open(task: dict[str, Any], model: str, pixels: NDArray[np.float32]) -> Any:
     """Open a session, after a look at where the nodes of another one like it really ran."""
+    _require(task)
     wanted = task["provider"]
-    if wanted not in onnxruntime.get_available_providers():
-        available = ", ".join(onnxruntime.get_available_providers())
-        raise _RefusedError(f"ONNX Runtime {onnxruntime.__version__} there has no {wanted}, only {available}")
     if wanted != _CPU:
         _check_placement(task, model, pixels[:1])
     return _session(task, model, onnxruntime.SessionOptions())
@@ -177,6 +181,13 @@ def _time_ms(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
+
+
+_WORK: dict[str, Callable[[dict[str, Any], Any], Any]] = {
+    "require": _require,
+    "answer": _answer,
+    "race": _race,
+}
 
 
 if __name__ == "__main__":

@@ -340,7 +340,10 @@ def _elsewhere(aim: Target, options: Options) -> Elsewhere | None:
     if aim.provider == "cpu":
         return None
     if options.target_python is not None:
-        return Elsewhere(aim, options.target_python)
+        place = Elsewhere(aim, options.target_python)
+        # Told before the search, not after it.
+        place.require()
+        return place
     here = aim.provider_name in onnxruntime.get_available_providers()
     return Elsewhere(aim, Path(sys.executable)) if here else None
 

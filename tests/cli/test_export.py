@@ -421,3 +421,20 @@ def test_the_checkpoints_hash_is_in_the_file(digits_model: Path, digits_checkpoi
     """From the file back to what it was made from."""
     with Classifier(digits_model) as classifier:
         assert classifier.metadata.source["sha256"] == load_checkpoint(digits_checkpoint).sha256
+
+
+def test_an_interpreter_without_the_provider_is_told_before_the_search(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """Minutes of search for a sentence that could be said at once would be lost."""
+    arguments = (digits_checkpoint, "-o", tmp_path / "model.onnx", "--calibrate", digits_images / "calibrate")
+    for python, sentence in (
+        (sys.executable, "has no TensorrtExecutionProvider"),
+        (tmp_path / "none", "cannot start the interpreter"),
+    ):
+        status, out, err = call(*arguments, "--target", "tensorrt", "--target-python", python)
+        assert status in (1, 2)
+        assert out == ""
+        assert sentence in err
+        assert len(err.splitlines()) == 1
+    assert not listing(tmp_path)

@@ -113,6 +113,9 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ExportError, match=r"there has no OpenVINOExecutionProvider, only .*CPUExecutionProvider"
     ):
         finish(Elsewhere(target("openvino")).answers(model(), path, threads=1))
+    with pytest.raises(ExportError, match=r"there has no OpenVINOExecutionProvider"):
+        Elsewhere(target("openvino")).require()
+    Elsewhere(target("cpu")).require()
 
 
 def test_a_graph_that_cannot_run_gives_the_reason(tmp_path: Path) -> None:
