@@ -121,7 +121,7 @@ class Maker:
         defaults = self.folder / "defaults.onnx"
         quantize_dynamic(plain.path, defaults)
         exact = self._export("exact", input="uint8")
-        merged = self._export("merged", input="uint8", merge_tokens=schedule)
+        merged = self._export("merged", input="uint8", merge_tokens=schedule, pick="fastest")
         if merged.chosen is not None:
             self.schedule = _schedule(merged.candidates[merged.chosen].recipe)
         makers: dict[str, Callable[[int], Contender]] = {
