@@ -91,7 +91,12 @@ class Classifier:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | bytes, provider: str = "auto", threads: int | None = None
+        self,
+        model: str | os.PathLike[str] | bytes,
+        provider: str = "auto",
+        threads: int | None = None,
+        *,
+        spinning: bool = True,
     ) -> None:
         """Open a model file.
 
@@ -100,6 +105,8 @@ class Classifier:
             provider: An execution provider: ``auto`` (the one that the file was checked for), ``cpu``, ``cuda``,
                 ``tensorrt``, ``openvino``, ``directml``, ``coreml``, ``qnn`` or ``xnnpack``.
             threads: How many threads compute one answer; as many as the process has cores unless given.
+            spinning: Whether threads that wait for work keep their cores busy meanwhile; False for a session that
+                answers a camera, and idles between its frames.
 
         Raises:
             ModelError: The file is absent, damaged, or carries no labels or preprocessing.
@@ -114,7 +121,7 @@ class Classifier:
         check_seal(data, name)
         self.name = name
         self.provider = _choose(provider)
-        session = open_session(data, name=name, provider=self.provider, threads=threads)
+        session = open_session(data, name=name, provider=self.provider, threads=threads, spinning=spinning)
         properties = session.get_modelmeta().custom_metadata_map
         self.metadata = Metadata.from_properties(properties, name)
         self._input = GraphInput.of(session, name)
@@ -242,6 +249,39 @@ class Classifier:
             parts.append(self._run(filled)[: len(part)])
         return np.concatenate(parts)
 
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Run the graph and turn its logits into probabilities.
+
+        Args:
+            pixels: As `logits` takes them.
+
+        Returns:
+            (batch, classes) float32, 0..1, each row's sum is 1.
+
+        Raises:
+            ImageError: *pixels* has another shape or type.
+            ModelError: The classifier was closed, ONNX Runtime failed, or the answers are no numbers.
+        """
+        logits = self.logits(pixels)
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"{self.name} answered with infinite values or NaN; export it anew with --precision int8 or float32"
+            )
+        return softmax(logits)
+
+    def best(self, probabilities: NDArray[np.floating[Any]], top: int) -> tuple[Score, ...]:
+        """Give the likeliest classes, best first.
+
+        Args:
+            probabilities: (classes,), 0..1.
+            top: How many at most.
+        """
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return tuple(
+            Score(self.labels[index].name, float(probabilities[index]), int(index), self.labels[index].id)
+            for index in order
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -276,24 +316,12 @@ class Classifier:
             pixels.append(self.pixels(image))
             prepare_ms.append((time.perf_counter() - start) * 1e3)
         start = time.perf_counter()
-        logits = self.logits(np.stack(pixels))
-        if not np.isfinite(logits).all():
-            raise ModelError(
-                f"{self.name} answered with infinite values or NaN; export it anew with --precision int8 or float32"
-            )
-        probabilities = softmax(logits)
+        probabilities = self.probabilities(np.stack(pixels))
         infer_ms = (time.perf_counter() - start) * 1e3 / len(pixels)
         return [
-            Prediction(self._best(row, top), before + infer_ms)
+            Prediction(self.best(row, top), before + infer_ms)
             for row, before in zip(probabilities, prepare_ms, strict=True)
         ]
-
-    def _best(self, probabilities: NDArray[np.float32], top: int) -> tuple[Score, ...]:
-        order = np.argsort(-probabilities, kind="stable")[:top]
-        return tuple(
-            Score(self.labels[index].name, float(probabilities[index]), int(index), self.labels[index].id)
-            for index in order
-        )
 
     def _check_shapes(self, session: onnxruntime.InferenceSession) -> None:
         taken, given = self._input.size, self.preprocessing.crop

@@ -24,7 +24,12 @@ _QUIET = 3
 
 
 def open_session(
-    model: Path | bytes, *, name: str, provider: str = "cpu", threads: int | None = None
+    model: Path | bytes,
+    *,
+    name: str,
+    provider: str = "cpu",
+    threads: int | None = None,
+    spinning: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Open a session.
 
@@ -33,6 +38,8 @@ def open_session(
         name: The file's name, for the errors.
         provider: A key of `PROVIDERS`.
         threads: How many threads compute one answer; as many as the process has cores unless given.
+        spinning: Whether threads that wait for work keep their cores busy meanwhile: a little faster on a machine
+            with nothing else to do, a waste where answers come now and then.
 
     Raises:
         ModelError: The file is no ONNX model that this ONNX Runtime can run.
@@ -54,6 +61,9 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads or usable_cores()
+    if not spinning:
+        for kind in ("intra_op", "inter_op"):
+            options.add_session_config_entry(f"session.{kind}.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=[wanted]

@@ -420,3 +420,13 @@ def test_a_file_that_was_measured_on_another_provider_says_so() -> None:
         "the model was measured on OpenVINOExecutionProvider and runs on CPUExecutionProvider here: answers and "
         "speed may differ; check it with `vit-edge check`, or choose the provider that it was made for"
     )
+
+
+def test_probabilities_and_the_best_of_them_are_the_prediction() -> None:
+    """A loop that prepares one frame while it answers another needs the steps one by one."""
+    classifier = Classifier(colour_model())
+    picture = flat_colour("green")
+    rows = classifier.probabilities(classifier.pixels(picture)[None])
+    assert rows.shape == (1, 3)
+    assert rows.sum() == pytest.approx(1)
+    assert classifier.best(rows[0], 2) == classifier(picture, top=2).top

@@ -51,6 +51,17 @@ def test_the_session_has_the_threads_that_were_asked_for(threads: int | None, ex
     assert session.get_session_options().intra_op_num_threads == expected
 
 
+def test_waiting_threads_sleep_where_that_was_asked_for() -> None:
+    """A camera's loop waits most of the time, and a battery pays for cores that wait awake."""
+    quiet = open_session(colour_model(), name="the model", spinning=False).get_session_options()
+    for kind in ("intra_op", "inter_op"):
+        assert quiet.get_session_config_entry(f"session.{kind}.allow_spinning") == "0"
+    usual = open_session(colour_model(), name="the model").get_session_options()
+    with pytest.raises(RuntimeError, match="allow_spinning"):
+        usual.get_session_config_entry("session.intra_op.allow_spinning")
+    assert Classifier(colour_model(), spinning=False)(flat_colour("blue")).label == "blue"
+
+
 def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str]) -> None:
     """ONNX Runtime writes its warnings past Python, among a program's answers."""
     with pytest.raises(ModelError):
