@@ -1,15 +1,16 @@
 """The other end of `elsewhere`: answers and times ONNX files in whatever interpreter has the execution provider.
 
-Run as a script by that interpreter, so it imports nothing but the standard library, numpy and onnxruntime. It reads
-its task from standard input as JSON, and writes a line of JSON for each step, the last one with the result.
+Run as a script by that interpreter, so it imports nothing but the standard library, numpy and onnxruntime, and runs
+the runtime's file of timing. It reads its task from standard input as JSON, and writes a line of JSON for each step,
+the last one with the result.
 """
 
 import json
 import os
+import runpy
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,8 @@ _CPU = "CPUExecutionProvider"
 # What a provider is asked for is products; a few shape nodes that it leaves to the processor cost nothing.
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "Attention")
 
-_WARM_UPS = 3
-_ROUNDS = 9
-
-# So long a graph runs in each of its turns, and at least and at most so many times.
-_TURN_S = 0.05
-_RUNS = (3, 40)
-
-# Whatever else the machine does only ever adds time, most of all to threads that wait for one another.
-_QUANTILE = 0.2
-
-# ONNX Runtime's threads go on spinning for a while after an answer, and would slow the next graph down.
-_PAUSE_S = 0.02
+# Run, not imported: that interpreter has neither this package nor all that it needs.
+_TIMING = Path(__file__).parents[1] / "runtime" / "timing.py"
 
 # Only errors: ONNX Runtime would write its warnings beside the answers.
 _QUIET = 3
@@ -89,6 +80,7 @@ def _race(task: dict[str, Any], say: Any) -> list[float]:
     def answer(session: Any) -> Callable[[], object]:
         return lambda: _run(session, pixels)
 
+    take_turns = runpy.run_path(str(_TIMING))["take_turns"]
     turns = take_turns([answer(session) for session in sessions])
     while True:
         try:
@@ -96,33 +88,6 @@ def _race(task: dict[str, Any], say: Any) -> list[float]:
         except StopIteration as end:
             return list(end.value)
         say(done=done, total=total)
-
-
-def take_turns(
-    contenders: Sequence[Callable[[], object]],
-) -> Generator[tuple[int, int], None, tuple[float, ...]]:
-    """Time calls in turns, so that a machine whose speed drifts treats all alike; yields rounds done and their total.
-
-    Args:
-        contenders: Each is called many times.
-
-    Returns:
-        For each the time of a call in milliseconds: the 20th percentile.
-    """
-    counts = []
-    for call in contenders:
-        for _ in range(_WARM_UPS):
-            call()
-        counts.append(int(np.clip(_TURN_S * 1e3 / _time_ms(call), *_RUNS)))
-    times: list[list[float]] = [[] for _ in contenders]
-    for done in range(1, _ROUNDS + 1):
-        for call, count, found in zip(contenders, counts, times, strict=True):
-            time.sleep(_PAUSE_S)
-            # The first answer after a pause wakes the threads up.
-            call()
-            found += (_time_ms(call) for _ in range(count))
-        yield done, _ROUNDS
-    return tuple(float(np.quantile(found, _QUANTILE)) for found in times)
 
 
 def _open(task: dict[str, Any], model: str, pixels: NDArray[np.float32]) -> Any:
@@ -175,12 +140,6 @@ def _run(session: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     # A fixed batch: copies fill it, so that one image's answer is its answer beside itself.
     given = np.resize(pixels, (size, *pixels.shape[1:])) if isinstance(size, int) else pixels
     return np.asarray(session.run(None, {source.name: np.ascontiguousarray(given)})[0])[:count]
-
-
-def _time_ms(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
 
 
 _WORK: dict[str, Callable[[dict[str, Any], Any], Any]] = {

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .elsewhere_worker import take_turns
+from ..runtime.timing import take_turns
 from .images import Runner, Tick
 
 

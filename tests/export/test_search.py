@@ -25,7 +25,6 @@ from vit_edge.export import (
     Source,
     Step,
     Tick,
-    elsewhere_worker,
     int8,
     run,
     speed,
@@ -37,7 +36,7 @@ from vit_edge.export.network import TorchNetwork
 from vit_edge.export.passes import QuantizeDynamic, SplitGemm
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.reference import digest, torch_logits
-from vit_edge.runtime import Classifier
+from vit_edge.runtime import Classifier, timing
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
@@ -77,8 +76,8 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing, "trace", trace)
         patch.setattr(int8, "race", race)
-        patch.setattr(elsewhere_worker, "_ROUNDS", 2)
-        patch.setattr(elsewhere_worker, "_TURN_S", 0.002)
+        patch.setattr(timing, "_ROUNDS", 2)
+        patch.setattr(timing, "_TURN_S", 0.002)
         yield
     torch.set_num_threads(threads)
 

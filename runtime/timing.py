@@ -1,0 +1,70 @@
+"""Times calls against each other in turns. It imports nothing of this package, so that a lone file can run it."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+
+_WARM_UPS = 3
+_ROUNDS = 9
+
+# So long a call is repeated in each of its turns, and at least and at most so many times.
+_TURN_S = 0.05
+_RUNS = (3, 40)
+
+# Whatever else the machine does only ever adds time, most of all to threads that wait for one another.
+_QUANTILE = 0.2
+
+# ONNX Runtime's threads go on spinning for a while after an answer, and would slow the next graph down.
+_PAUSE_S = 0.02
+
+
+def take_turns(
+    contenders: Sequence[Callable[[], object]],
+) -> Generator[tuple[int, int], None, tuple[float, ...]]:
+    """Time calls in turns, so that a machine whose speed drifts treats all alike; yields rounds done and their total.
+
+    Args:
+        contenders: Each is called many times.
+
+    Returns:
+        For each the time of a call in milliseconds: the 20th percentile.
+    """
+    found = yield from sample_turns(contenders)
+    return tuple(float(np.quantile(times, _QUANTILE)) for times in found)
+
+
+def sample_turns(
+    contenders: Sequence[Callable[[], object]], *, rounds: int | None = None
+) -> Generator[tuple[int, int], None, tuple[tuple[float, ...], ...]]:
+    """Time calls in turns as `take_turns` does, and give every single time.
+
+    Args:
+        contenders: Each is called a few times to warm up, and then in every round as often as fits its turn.
+        rounds: How many turns each gets; 9 unless given.
+
+    Returns:
+        For each the times of its calls in milliseconds, in the order of the calls.
+    """
+    total = _ROUNDS if rounds is None else rounds
+    counts = []
+    for call in contenders:
+        for _ in range(_WARM_UPS):
+            call()
+        counts.append(int(np.clip(_TURN_S * 1e3 / max(time_ms(call), 1e-6), *_RUNS)))
+    times: list[list[float]] = [[] for _ in contenders]
+    for done in range(1, total + 1):
+        for call, count, found in zip(contenders, counts, times, strict=True):
+            time.sleep(_PAUSE_S)
+            # The first answer after a pause wakes the threads up.
+            call()
+            found += (time_ms(call) for _ in range(count))
+        yield done, total
+    return tuple(tuple(found) for found in times)
+
+
+def time_ms(call: Callable[[], object]) -> float:
+    """Give the time of one call in milliseconds."""
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
