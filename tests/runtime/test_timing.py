@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def drained(turns: Generator[tuple[int, int], None, Any]) -> tuple[list[tuple[in
 def test_the_slower_call_is_told_wherever_it_stands() -> None:
     """A race that favoured the first or the last would pick the wrong file for a device."""
     for order in ((0.0005, 0.01), (0.01, 0.0005)):
-        ticks, times = drained(take_turns([lambda pause=pause: time.sleep(pause) for pause in order]))
+        ticks, times = drained(take_turns([partial(time.sleep, pause) for pause in order]))
         found = dict(zip(order, times, strict=True))
         assert found[0.01] > 3 * found[0.0005] > 0
         assert ticks == [(done, 9) for done in range(1, 10)]
