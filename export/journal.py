@@ -2,13 +2,9 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
-import platformdirs
-
-CACHE_VARIABLE = "VIT_EDGE_CACHE"
-"""Names another folder for what can be computed again."""
+from ..runtime.cache import cache_folder
 
 
 class Journal:
@@ -17,11 +13,11 @@ class Journal:
     What cannot be read or written is measured anew: the journal saves time, and nothing depends on it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self._known: dict[str, float] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines() if path else []
         except (OSError, UnicodeDecodeError):
             lines = []
         for line in lines:
@@ -39,6 +35,8 @@ class Journal:
     def put(self, key: str, value: float) -> None:
         """Keep a measurement."""
         self._known[key] = value
+        if self.path is None:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -54,10 +52,5 @@ def journal_of(*parts: bytes) -> Journal:
     for part in parts:
         sha256.update(len(part).to_bytes(8, "big"))
         sha256.update(part)
-    return Journal(cache_folder() / "search" / f"{sha256.hexdigest()[:32]}.jsonl")
-
-
-def cache_folder() -> Path:
-    """Give the folder for what can be computed again, by each system's custom (XDG Base Directory on Linux)."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else platformdirs.user_cache_path("vit-edge", appauthor=False)
+    folder = cache_folder()
+    return Journal(folder and folder / "search" / f"{sha256.hexdigest()[:32]}.jsonl")

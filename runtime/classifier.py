@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .cores import usable_cores
 from .errors import ImageError, ModelError
 from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
@@ -22,6 +23,7 @@ from .preprocess import Preprocessing
 from .processor import differences, processor
 from .seal import KEY, check_seal
 from .session import PROVIDERS, open_session, refusal
+from .tuning import tuned_threads
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,6 +86,13 @@ class Prediction:
 class Classifier:
     """A model file held open, ready to classify images.
 
+    Attributes:
+        name: The file's path.
+        seal: The digest by which the file is known, 64 hexadecimal digits.
+        provider: The execution provider that it runs on.
+        threads: How many threads compute one answer.
+        metadata: What the file says of itself.
+
     Example::
 
         classifier = Classifier("model.onnx")
@@ -104,7 +113,8 @@ class Classifier:
             model: The path or the bytes of a file made by ``vit-edge export``.
             provider: An execution provider: ``auto`` (the one that the file was checked for), ``cpu``, ``cuda``,
                 ``tensorrt``, ``openvino``, ``directml``, ``coreml``, ``qnn`` or ``xnnpack``.
-            threads: How many threads compute one answer; as many as the process has cores unless given.
+            threads: How many threads compute one answer. Unless given, as many as `vit-edge bench --keep` found best
+                for this file on this device, or as many as the process has cores.
             spinning: Whether threads that wait for work keep their cores busy meanwhile; False for a session that
                 answers a camera, and idles between its frames.
 
@@ -118,9 +128,12 @@ class Classifier:
         else:
             data, name = Path(model), str(Path(model))
             _require_file(data)
-        check_seal(data, name)
+        self.seal = check_seal(data, name)
         self.name = name
         self.provider = _choose(provider)
+        if threads is None:
+            threads = tuned_threads(self.seal, self.provider) or usable_cores()
+        self.threads = threads
         session = open_session(data, name=name, provider=self.provider, threads=threads, spinning=spinning)
         properties = session.get_modelmeta().custom_metadata_map
         self.metadata = Metadata.from_properties(properties, name)

@@ -26,12 +26,15 @@ def seal(data: bytes) -> bytes:
     return data[:start] + digest + data[start + len(BLANK) :]
 
 
-def check_seal(model: Path | bytes, name: str) -> None:
+def check_seal(model: Path | bytes, name: str) -> str:
     """Check that a file is as it was when it was sealed.
 
     Args:
         model: The file's path (mapped, not read into memory) or its bytes.
         name: The file's name, for the error.
+
+    Returns:
+        The seal: the digest, 64 hexadecimal digits, by which the file is known.
 
     Raises:
         ModelError: The file cannot be read, is empty, carries no seal, or was changed or damaged since.
@@ -40,17 +43,16 @@ def check_seal(model: Path | bytes, name: str) -> None:
         if (len(model) if isinstance(model, bytes) else model.stat().st_size) == 0:
             raise ModelError(f"{name} is empty; copy it again or export it anew")
         if isinstance(model, bytes):
-            _check(model, name)
-            return
+            return _check(model, name)
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _check(data, name)
+            return _check(data, name)
     except OSError as error:
         raise ModelError(
             f"{name} cannot be read ({error.strerror}); check its permissions and the disk"
         ) from error
 
 
-def _check(data: bytes | mmap.mmap, name: str) -> None:
+def _check(data: bytes | mmap.mmap, name: str) -> str:
     start = _place(data)
     if start < 0:
         raise ModelError(f"{name} carries no labels, preprocessing and seal; make it with `vit-edge export`")
@@ -62,6 +64,7 @@ def _check(data: bytes | mmap.mmap, name: str) -> None:
         found = bytes(view[start:end])
     if digest.hexdigest().encode() != found:
         raise ModelError(f"{name} was changed or damaged since its export; copy it again or export it anew")
+    return found.decode()
 
 
 def _place(data: bytes | mmap.mmap) -> int:

@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import numpy as np
+
+Turn = TypeVar("Turn")
 
 _WARM_UPS = 3
 _ROUNDS = 9
@@ -46,21 +49,33 @@ def sample_turns(
     Returns:
         For each the times of its calls in milliseconds, in the order of the calls.
     """
-    total = _ROUNDS if rounds is None else rounds
-    counts = []
-    for call in contenders:
-        for _ in range(_WARM_UPS):
-            call()
-        counts.append(int(np.clip(_TURN_S * 1e3 / max(time_ms(call), 1e-6), *_RUNS)))
-    times: list[list[float]] = [[] for _ in contenders]
-    for done in range(1, total + 1):
-        for call, count, found in zip(contenders, counts, times, strict=True):
+    turns = [_repeated(call) for call in contenders]
+    found = yield from in_turns(turns, _ROUNDS if rounds is None else rounds)
+    return tuple(tuple(time for turn in turns for time in turn) for turns in found)
+
+
+def in_turns(
+    contenders: Sequence[Callable[[], Turn]], rounds: int
+) -> Generator[tuple[int, int], None, tuple[list[Turn], ...]]:
+    """Let contenders take turns; yields rounds done and their total.
+
+    A pause comes before each turn, and each round begins with another contender, so that none always follows the same.
+
+    Args:
+        contenders: Each is called once a round, for as long as it likes.
+        rounds: How many turns each gets.
+
+    Returns:
+        For each contender what its turns gave, in the order of the rounds.
+    """
+    given: tuple[list[Turn], ...] = tuple([] for _ in contenders)
+    for done in range(rounds):
+        for place in range(len(contenders)):
+            number = (place + done) % len(contenders)
             time.sleep(_PAUSE_S)
-            # The first answer after a pause wakes the threads up.
-            call()
-            found += (time_ms(call) for _ in range(count))
-        yield done, total
-    return tuple(tuple(found) for found in times)
+            given[number].append(contenders[number]())
+        yield done + 1, rounds
+    return given
 
 
 def time_ms(call: Callable[[], object]) -> float:
@@ -68,3 +83,16 @@ def time_ms(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
+
+
+def _repeated(call: Callable[[], object]) -> Callable[[], list[float]]:
+    for _ in range(_WARM_UPS):
+        call()
+    count = int(np.clip(_TURN_S * 1e3 / max(time_ms(call), 1e-6), *_RUNS))
+
+    def turn() -> list[float]:
+        # The first answer after a pause wakes the threads up.
+        call()
+        return [time_ms(call) for _ in range(count)]
+
+    return turn

@@ -14,11 +14,11 @@ from vit_edge.data import list_images
 from vit_edge.evaluation import compare
 from vit_edge.export.graph import linears, named
 from vit_edge.export.images import Images, Runner, Tick
-from vit_edge.export.journal import CACHE_VARIABLE
 from vit_edge.export.network import TorchNetwork
 from vit_edge.export.passes import FuseAttention, Pass, QuantizeDynamic, ScaleTokens, SplitGemm, Unflatten
 from vit_edge.export.sensitivity import Sensitivity, mixed, rank
 from vit_edge.export.trace import trace
+from vit_edge.runtime.cache import CACHE_VARIABLE
 
 REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten())
 FOREVER = float("inf")

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Generator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from vit_edge.runtime import timing
-from vit_edge.runtime.timing import sample_turns, take_turns
+from vit_edge.runtime.timing import in_turns, sample_turns, take_turns
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +40,31 @@ def test_calls_take_turns_after_a_warm_up() -> None:
     called: list[str] = []
     ticks, samples = drained(sample_turns([lambda: called.append("a"), lambda: called.append("b")], rounds=3))
     turns = [name for place, name in enumerate(called) if place == 0 or called[place - 1] != name]
-    # Warming up is a turn of its own, and what is called in it is not among the times.
-    assert turns == ["a", "b"] * 4
+    # Warming up is a turn of its own, and what is called in it is not among the times. Each round begins with
+    # another, so that who ends a round begins the next.
+    assert turns == ["a", "b"] * 3
     assert [tick[0] for tick in ticks] == [1, 2, 3]
     for name, times in zip("ab", samples, strict=True):
         assert 9 <= len(times) < called.count(name)
         assert all(sample >= 0 for sample in times)
+
+
+def test_each_round_begins_with_another_contender() -> None:
+    """One that always came after a heavy one would run on a hotter, slower processor."""
+    calls: list[str] = []
+
+    def contender(name: str) -> str:
+        calls.append(name)
+        return f"{name}{len(calls)}"
+
+    ticks, (a, b, c) = drained(in_turns([partial(contender, name) for name in "abc"], rounds=3))
+    assert "".join(calls) == "abcbcacab"
+    assert (a, b, c) == (["a1", "a6", "a8"], ["b2", "b4", "b9"], ["c3", "c5", "c7"])
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_pause_comes_before_each_turn() -> None:
+    """ONNX Runtime's threads spin on after an answer, and would slow down whoever comes next."""
+    turns: list[float] = []
+    drained(in_turns([lambda: turns.append(time.perf_counter())] * 2, rounds=2))
+    assert all(later - earlier >= 0.02 for earlier, later in pairwise(turns))
