@@ -53,6 +53,12 @@ def takes_bytes(model: onnx.ModelProto) -> bool:
     return bool(model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8)
 
 
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """Give the only batch size that a graph takes; None where it takes any."""
+    side = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return side.dim_value if side.HasField("dim_value") else None
+
+
 def stands_apart(name: str | None) -> bool:
     """Tell by a product's name whether it is one that another pass set apart from the network's linear layers.
 

@@ -37,7 +37,10 @@ class Network(Protocol):
         ...
 
     def graph(self, *, size: tuple[int, int], opset: int, batch: int | None) -> onnx.ModelProto:
-        """Give the network as a float graph of images of *size* (height, width)."""
+        """Give the network as a float graph of images of *size* (height, width).
+
+        It takes any batch size, but for a graph that takes *batch* only as it was made elsewhere.
+        """
         ...
 
 
@@ -61,7 +64,7 @@ class TorchNetwork:
         """Trace the module."""
         from .trace import trace
 
-        return trace(self.module, size=size, opset=opset, batch=batch)
+        return trace(self.module, size=size, opset=opset)
 
 
 class OnnxNetwork:
@@ -127,7 +130,7 @@ class OnnxNetwork:
         _rename(model, self._model_input.name, INPUT)
         _rename(model, model.graph.output[0].name, OUTPUT)
         sides = model.graph.input[0].type.tensor_type.shape.dim
-        for side, value in zip(sides, (batch, 3, *size), strict=True):
+        for side, value in zip(sides, (self.batch, 3, *size), strict=True):
             side.Clear()
             if value is None:
                 side.dim_param = "batch"

@@ -22,14 +22,14 @@ from ..runtime.processor import processor
 from ..runtime.session import PROVIDERS
 from .elsewhere import Elsewhere
 from .file import write_model
-from .graph import named
+from .graph import fixed_batch, named
 from .images import Images, Tick
 from .int8 import Quantized, quantize
 from .limits import oldest_onnxruntime
 from .network import Network
 from .options import Options
 from .pareto import Row
-from .passes import Float16, FuseNorms, RawPixels, Simplify
+from .passes import FixBatch, Float16, FuseNorms, RawPixels, Simplify
 from .recorder import Recorder, Step
 from .sensitivity import Sensitivity
 from .targets import Target, target
@@ -247,6 +247,8 @@ def _ship(
                 times = search.rows[search.chosen].latency_ms, search.float_ms
         elif precision == "float16":
             model = yield from recorder.apply(Float16(), base, bounds)
+        if model is not None and options.batch is not None and fixed_batch(model) is None:
+            model = yield from recorder.apply(FixBatch(options.batch), model, bounds)
         if model is not None:
             try:
                 verdict = yield from veto(

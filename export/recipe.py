@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..evaluation import Bounds, Comparison
-from .graph import takes_bytes
+from .graph import fixed_batch, takes_bytes
 from .images import Tick
 from .massive import Channels, channels
 from .moments import moments
@@ -158,7 +158,7 @@ class Workbench:
 
     def batches(self, model: onnx.ModelProto, count: int = _FITTING_IMAGES) -> Iterator[NDArray[Any]]:
         """Give calibration images in a graph's own layout, one by one."""
-        images, batch = self.recorder.images, self.recorder.options.batch or 1
+        images, batch = self.recorder.images, fixed_batch(model) or 1
         for path in images.paths[:count]:
             yield images.given(model, path, batch=batch)
 

@@ -21,14 +21,13 @@ from .network import INPUT, OUTPUT
 _EXAMPLES = 2
 
 
-def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | None) -> onnx.ModelProto:
-    """Trace a classifier.
+def trace(module: nn.Module, *, size: tuple[int, int], opset: int) -> onnx.ModelProto:
+    """Trace a classifier; the graph takes any batch size.
 
     Args:
         module: Maps (batch, 3, height, width) float32 to logits.
         size: Height and width in pixels.
         opset: The ONNX operator set to write, one of `OPSETS`.
-        batch: A fixed batch size; any is taken where it is None.
 
     Raises:
         ExportError: The module is too large for one file, or the exporter does not take it.
@@ -41,7 +40,7 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
             f"the weights take {needed / 2**30:.1f} GiB in float32, and one ONNX file holds less than 2 GiB; "
             "export a smaller model"
         )
-    example = torch.zeros(batch or _EXAMPLES, 3, *size)
+    example = torch.zeros(_EXAMPLES, 3, *size)
     try:
         with _quiet(), evaluating(module):
             program = torch.onnx.export(
@@ -51,7 +50,7 @@ def trace(module: nn.Module, *, size: tuple[int, int], opset: int, batch: int | 
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
     # The exporter raises whatever its many stages raise.

@@ -10,6 +10,7 @@ import onnx
 
 from .class_token import ClassTokenOnly
 from .dynamic import QuantizeDynamic
+from .fix_batch import FixBatch
 from .float16 import Float16
 from .fuse_attention import FuseAttention
 from .fuse_norms import FuseNorms
@@ -27,6 +28,7 @@ from .unflatten import Unflatten
 
 __all__ = [
     "ClassTokenOnly",
+    "FixBatch",
     "Float16",
     "FuseAttention",
     "FuseNorms",

@@ -310,7 +310,7 @@ def test_a_graph_made_elsewhere_is_exported_as_well(
     """Its own answers are the reference then; what no graph tells of its images and classes has to be given."""
     source, labels = tmp_path / "elsewhere.onnx", tmp_path / "labels.txt"
     network = load_checkpoint(digits_checkpoint).model
-    source.write_bytes(trace(network, size=(32, 32), opset=18, batch=None).SerializeToString())
+    source.write_bytes(trace(network, size=(32, 32), opset=18).SerializeToString())
     labels.write_text("\n".join(DIGITS) + "\n")
     path = tmp_path / "model.onnx"
     arguments = (source, "-o", path, "--calibrate", digits_images / "calibrate", *QUICK)

@@ -68,7 +68,7 @@ def transformers_vit(*, depth: int = DEPTH, classes: int = CLASSES) -> nn.Module
 
 
 def traced(module: nn.Module, size: tuple[int, int] = (SIZE, SIZE)) -> onnx.ModelProto:
-    return named(trace(module, size=size, opset=20, batch=None))
+    return named(trace(module, size=size, opset=20))
 
 
 def rewritten(model: onnx.ModelProto, *first: Pass) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from vit_edge.evaluation import compare
 from vit_edge.export.file import write_model
 from vit_edge.export.graph import PATCHES_SUFFIX, named
 from vit_edge.export.limits import OPSETS
-from vit_edge.export.passes import Float16, QuantizeDynamic, Simplify, SplitGemm
+from vit_edge.export.passes import FixBatch, Float16, QuantizeDynamic, Simplify, SplitGemm
 from vit_edge.export.passes.quantize_patches import QuantizePatches
 from vit_edge.export.passes.raw_pixels import RawPixels
 from vit_edge.export.trace import trace
@@ -83,7 +83,7 @@ LIBRARIES = pytest.mark.parametrize(
 def test_the_other_rewrites_find_their_patterns_behind_raw_pixels(build: Callable[[], nn.Module]) -> None:
     """They look at what really comes out of each node, on noise of the type that the graph takes."""
     module, pixels = built(build), photographs()
-    model = named(RawPixels(MEAN, STD)(anonymous(named(trace(module, size=(32, 32), opset=20, batch=None)))))
+    model = named(RawPixels(MEAN, STD)(anonymous(named(trace(module, size=(32, 32), opset=20)))))
     for rewrite in (Simplify(), *REWRITES):
         model = named(rewrite(model))
     assert moved(model, torch_logits(module, planes(pixels)), pixels) < 1e-5
@@ -97,7 +97,7 @@ def test_the_other_rewrites_find_their_patterns_behind_raw_pixels(build: Callabl
 def test_raw_pixels_change_no_answer_of_any_library(build: Callable[[], nn.Module], rewritten: bool) -> None:
     """Found by structure, with every name changed, before the other rewrites and after."""
     module = built(build)
-    model = anonymous(named(trace(module, size=(32, 32), opset=20, batch=None)))
+    model = anonymous(named(trace(module, size=(32, 32), opset=20)))
     for rewrite in (Simplify(), *REWRITES) if rewritten else ():
         model = named(rewrite(model))
     before = model.SerializeToString()
@@ -128,7 +128,10 @@ def test_raw_pixels_work_at_every_opset_and_batch(opset: int, batch: int | None)
     """Operators change their form between opsets, and a fixed batch leaves other reshapes behind."""
     module, pixels = built(own_vit), photographs(2)
     expected = torch_logits(module, planes(pixels))
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=opset, batch=batch))))
+    traced = trace(module, size=(32, 32), opset=opset)
+    if batch is not None:
+        traced = Simplify()(FixBatch(batch)(traced))
+    raw = named(RawPixels(MEAN, STD)(named(traced)))
     assert moved(raw, expected, pixels) < 1e-5
     assert compare(expected, answers(named(QuantizePatches()(raw)), pixels)).drift < 0.02
     onnx.checker.check_model(raw, full_check=True)
@@ -142,7 +145,7 @@ def test_patches_of_any_size_are_cut_from_images_of_any_shape(size: tuple[int, i
     module = built(
         lambda: ViT(ViTConfig(size, patch_size=patch, width=32, depth=1, heads=2, mlp_width=64, classes=5))
     )
-    model = named(trace(module, size=size, opset=20, batch=None))
+    model = named(trace(module, size=size, opset=20))
     raw, pixels = named(RawPixels(MEAN, STD)(model)), photographs(3, *size)
     expected = torch_logits(module, planes(pixels))
     assert moved(raw, expected, pixels) < 1e-5
@@ -179,7 +182,7 @@ def test_whatever_reads_the_embedding_gets_what_it_got(
 ) -> None:
     """Tokens are passed on directly only to what wanted exactly them; all else gets the planes back."""
     module = built(lambda: Patches(read, bias=bias))
-    model = named(trace(module, size=(32, 32), opset=20, batch=None))
+    model = named(trace(module, size=(32, 32), opset=20))
     raw, pixels = named(RawPixels(MEAN, STD)(model)), photographs()
     assert moved(raw, torch_logits(module, planes(pixels)), pixels) < 1e-5
     # Cutting the patches takes one; so do planes, and what is no token by row goes on from there.
@@ -190,7 +193,7 @@ def test_whatever_reads_the_embedding_gets_what_it_got(
 def test_what_is_no_whole_patch_is_left_out_as_the_convolution_did() -> None:
     """An image side that is no multiple of the patch's loses its right and lower edge."""
     module = built(lambda: Patches(READERS["tokens"]))
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(37, 34), opset=20, batch=None))))
+    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(37, 34), opset=20))))
     pixels = photographs(3, 37, 34)
     assert moved(raw, torch_logits(module, planes(pixels)), pixels) < 1e-5
     assert operators(named(QuantizePatches()(raw)))[INT8] == 1
@@ -245,7 +248,7 @@ def test_what_asks_for_the_sizes_of_the_input_gets_the_old_ones(start: int, end:
 )
 def test_a_graph_without_a_patch_embedding_is_refused(build: Callable[[], nn.Module], problem: str) -> None:
     """Raw pixels were asked for: another input than that is no answer."""
-    model = named(trace(built(build), size=(32, 32), opset=20, batch=None))
+    model = named(trace(built(build), size=(32, 32), opset=20))
     with pytest.raises(ExportError) as caught:
         RawPixels(MEAN, STD)(model)
     assert problem in str(caught.value)
@@ -255,7 +258,7 @@ def test_a_graph_without_a_patch_embedding_is_refused(build: Callable[[], nn.Mod
 def test_half_precision_keeps_its_answers_on_raw_pixels() -> None:
     """Bytes and weights divided by 255 are far from one another in size; half precision must bear it."""
     module, pixels = built(timm_vit), photographs()
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20, batch=None))))
+    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20))))
     half = Float16()(raw)
     assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     assert moved(half, torch_logits(module, planes(pixels)), pixels) < 0.02
@@ -264,7 +267,7 @@ def test_half_precision_keeps_its_answers_on_raw_pixels() -> None:
 def test_the_dynamic_quantizer_leaves_the_int8_product_as_it_is() -> None:
     """It runs after, on a graph that holds an operator of ONNX Runtime's own already."""
     module, pixels = built(timm_vit), photographs()
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20, batch=None))))
+    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20))))
     quantized = named(QuantizeDynamic()(named(QuantizePatches()(named(SplitGemm()(raw))))))
     assert operators(quantized)[INT8] == 1
     assert operators(quantized)["MatMulInteger"] > 0
@@ -273,7 +276,7 @@ def test_the_dynamic_quantizer_leaves_the_int8_product_as_it_is() -> None:
 
 def test_quantizing_without_raw_pixels_is_refused() -> None:
     """Normalised pixels have no scale of their own."""
-    model = named(trace(built(own_vit), size=(32, 32), opset=20, batch=None))
+    model = named(trace(built(own_vit), size=(32, 32), opset=20))
     with pytest.raises(ExportError, match="no product of raw pixels to quantize; run RawPixels on it first"):
         QuantizePatches()(model)
 
@@ -289,7 +292,7 @@ def raw_layer(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize("bits", [8, 7])
 def test_the_weights_are_symmetric_and_fit_the_processor(bits: int) -> None:
     """With 7 bits, no pair of products of a byte and a weight leaves 16 bits, where x86 without VNNI sums them."""
-    model = named(trace(built(timm_vit), size=(32, 32), opset=20, batch=None))
+    model = named(trace(built(timm_vit), size=(32, 32), opset=20))
     quantized = QuantizePatches(bits)(named(RawPixels(MEAN, STD)(model)))
     layer = raw_layer(quantized)
     weight = layer["weight"].astype(np.int64)
@@ -307,7 +310,7 @@ def test_the_weights_are_symmetric_and_fit_the_processor(bits: int) -> None:
 def test_rounding_hardly_shows_where_neighbours_are_alike(bits: int) -> None:
     """Errors that are handed on cancel on what photographs mostly are; plain rounding is what it is measured by."""
     module, pixels = built(own_vit), photographs(16)
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20, batch=None))))
+    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20))))
     quantized = QuantizePatches(bits)(raw)
     (product,) = (node for node in raw.graph.node if node.name.endswith(PATCHES_SUFFIX))
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in raw.graph.initializer}
@@ -322,7 +325,7 @@ def test_rounding_hardly_shows_where_neighbours_are_alike(bits: int) -> None:
 def test_a_grey_image_is_embedded_exactly() -> None:
     """The bias makes up for what rounding the weights does to the middle of the range."""
     module = built(lambda: Patches(READERS["tokens"]))
-    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20, batch=None))))
+    raw = named(RawPixels(MEAN, STD)(named(trace(module, size=(32, 32), opset=20))))
     quantized = named(QuantizePatches(7)(raw))
     results = [
         [answers(model, np.full((1, 32, 32, 3), value, np.uint8)) for value in (127, 128)]
@@ -344,7 +347,7 @@ def test_the_real_network_gives_torchs_answers_on_raw_photographs() -> None:
     expected = np.concatenate(
         [torch_logits(checkpoint.model, preprocess(image, preprocessing)[None]) for image in images]
     )
-    model = named(trace(checkpoint.model, size=(224, 224), opset=20, batch=None))
+    model = named(trace(checkpoint.model, size=(224, 224), opset=20))
     raw = named(RawPixels(preprocessing.mean, preprocessing.std)(model))
     pixels = np.stack([crop_pixels(image, preprocessing) for image in images])
     assert moved(raw, expected, pixels) < 1e-5
@@ -360,7 +363,7 @@ def test_a_file_for_raw_pixels_is_checked_against_torch_like_any_other(
     assert checkpoint.labels is not None
     assert checkpoint.preprocessing is not None
     preprocessing = checkpoint.preprocessing
-    model = named(trace(checkpoint.model, size=preprocessing.crop, opset=20, batch=None))
+    model = named(trace(checkpoint.model, size=preprocessing.crop, opset=20))
     raw = RawPixels(preprocessing.mean, preprocessing.std)(model)
     reports, metadata = [], Metadata(checkpoint.labels, preprocessing)
     for name, graph in (("float32", model), ("uint8", raw)):

@@ -208,7 +208,7 @@ def test_scales_do_not_migrate_past_a_second_reader(graph: onnx.ModelProto) -> N
 
 def test_the_oldest_runtime_is_that_of_the_newest_operator(module: nn.Module) -> None:
     """A device told that its runtime is new enough must not fail on an operator of ONNX Runtime's own."""
-    model = named(trace(module, size=(SIZE, SIZE), opset=17, batch=None))
+    model = named(trace(module, size=(SIZE, SIZE), opset=17))
     assert oldest_onnxruntime(model) == "1.12"
     model = rewritten(model)
     assert oldest_onnxruntime(model) == "1.14"

@@ -218,7 +218,7 @@ def kind(node: onnx.NodeProto) -> str:
 
 def naive(module: ViT, export: Exporter) -> float:
     """Give the drift of the network with every product quantized as it stands."""
-    graph = named(tracing.trace(module, size=(32, 32), opset=20, batch=None))
+    graph = named(tracing.trace(module, size=(32, 32), opset=20))
     runner = Runner(QuantizeDynamic()(named(SplitGemm()(graph))))
     paths = list_images(export.images / "calibrate")[::8]
     pixels = [preprocess(read_image(path), PREPROCESSING)[None] for path in paths]
@@ -516,3 +516,18 @@ def test_merging_keeps_the_attention_that_it_needs(
     assert [step for step in shipped if step.startswith("MergeTokens(")]
     assert "FuseAttention()" in shipped
     assert "ClassTokenOnly()" not in shipped
+
+
+def test_a_fixed_batch_costs_no_rewrite(export: Exporter, digits: Checkpoint) -> None:
+    """Patterns are found by the axis that varies with the batch, which a graph of one size does not show."""
+    result = export(digits.model, batch=2, merge_tokens="0:3", max_drift=0.5, min_agreement=0.5)
+    shipped = steps(result.path)
+    assert "FuseAttention()" in shipped
+    assert any(step.startswith("MergeTokens") for step in shipped)
+    assert shipped[-1] == "FixBatch(size=2)"
+    with Classifier(result.path) as classifier:
+        assert classifier.batch == 2
+        image = next((export.images / "test" / "seven").iterdir())
+        pixels = classifier.pixels(image)
+        alone, beside = classifier.logits(pixels[None])[0], classifier.logits(np.stack([pixels, pixels]))[1]
+        np.testing.assert_array_equal(alone, beside)

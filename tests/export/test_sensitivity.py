@@ -37,7 +37,7 @@ def images(digits_images: Path, digits_checkpoint: Path) -> Images:
 
 @pytest.fixture(scope="module")
 def floats(digits_checkpoint: Path) -> onnx.ModelProto:
-    model = named(trace(load_checkpoint(digits_checkpoint).model, size=(32, 32), opset=20, batch=None))
+    model = named(trace(load_checkpoint(digits_checkpoint).model, size=(32, 32), opset=20))
     for rewrite in REWRITES:
         model = named(rewrite(model))
     return model

@@ -16,6 +16,7 @@ from vit_edge.errors import ExportError
 from vit_edge.export.images import Runner
 from vit_edge.export.limits import IR_VERSIONS, MAX_BYTES, OPSETS, oldest_onnxruntime
 from vit_edge.export.network import INPUT, OUTPUT
+from vit_edge.export.passes import FixBatch
 from vit_edge.export.trace import trace
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.reference import torch_logits
@@ -33,7 +34,7 @@ def model() -> ViT:
 
 @pytest.fixture(scope="module")
 def graph(model: ViT) -> onnx.ModelProto:
-    return trace(model, size=SIZE, opset=20, batch=None)
+    return trace(model, size=SIZE, opset=20)
 
 
 def pixels(count: int) -> NDArray[np.float32]:
@@ -50,9 +51,9 @@ def test_any_number_of_images_is_taken_at_once(model: ViT, graph: onnx.ModelProt
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_fixed_batch_is_written_into_the_graph(model: ViT, count: int) -> None:
+def test_a_fixed_batch_is_written_into_the_graph(model: ViT, graph: onnx.ModelProto, count: int) -> None:
     """Some accelerators take only shapes that are known beforehand."""
-    graph = trace(model, size=SIZE, opset=20, batch=count)
+    graph = FixBatch(count)(graph)
     for value in (*graph.graph.input, *graph.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_value == count
     batch = pixels(count)
@@ -62,7 +63,7 @@ def test_a_fixed_batch_is_written_into_the_graph(model: ViT, count: int) -> None
 @pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_loads_and_gives_the_same_answers(model: ViT, opset: int) -> None:
     """An older device takes an older opset, and the exporter converts between them by itself."""
-    graph = trace(model, size=SIZE, opset=opset, batch=None)
+    graph = trace(model, size=SIZE, opset=opset)
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", opset)]
     assert graph.ir_version == IR_VERSIONS[opset]
     assert oldest_onnxruntime(graph) >= "1.12"
@@ -75,7 +76,7 @@ def test_an_opset_that_cannot_be_written_is_refused(model: ViT) -> None:
     """The exporter would write its own default instead and only warn."""
     for opset in (16, 24):
         with pytest.raises(ExportError, match=f"an opset from 17 to 23, got {opset}"):
-            trace(model, size=SIZE, opset=opset, batch=None)
+            trace(model, size=SIZE, opset=opset)
 
 
 def test_input_and_output_have_names_that_mean_something(graph: onnx.ModelProto) -> None:
@@ -118,7 +119,7 @@ def test_the_modules_modes_are_as_they_were() -> None:
     model.train()
     model.blocks.eval()
     before = [part.training for part in model.modules()]
-    graph = trace(model, size=SIZE, opset=20, batch=None)
+    graph = trace(model, size=SIZE, opset=20)
     assert [part.training for part in model.modules()] == before
     assert {True, False} == set(before)
     np.testing.assert_allclose(Runner(graph)(pixels(2)), torch_logits(model, pixels(2)), atol=1e-5)
@@ -128,7 +129,7 @@ def test_the_modules_modes_are_as_they_were() -> None:
 def test_dropout_is_neither_in_the_graph_nor_in_torchs_answers() -> None:
     """A module comes from its training as it is, and its answers must not be random."""
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(768, 4)).train()
-    graph = trace(model, size=SIZE, opset=20, batch=None)
+    graph = trace(model, size=SIZE, opset=20)
     first, second = torch_logits(model, pixels(2)), torch_logits(model, pixels(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(Runner(graph)(pixels(2)), first, atol=1e-5)
@@ -156,7 +157,7 @@ class Wrapped(nn.Module):
 def test_logits_are_found_in_what_other_libraries_answer(kind: str) -> None:
     """Transformers gives an object and older code a tuple; the graph has one output all the same."""
     model = Wrapped(kind).eval()
-    graph = trace(model, size=SIZE, opset=20, batch=None)
+    graph = trace(model, size=SIZE, opset=20)
     assert [value.name for value in graph.graph.output] == [OUTPUT]
     with torch.inference_mode():
         expected = model.head(torch.from_numpy(pixels(2)).mean((2, 3))).numpy()
@@ -175,7 +176,7 @@ class Deciding(nn.Module):
 def test_a_module_that_cannot_be_traced_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     """The exporter's own message is a page, of which the reason is one line, and it prints programs beside it."""
     with pytest.raises(ExportError) as caught:
-        trace(Deciding(), size=SIZE, opset=20, batch=None)
+        trace(Deciding(), size=SIZE, opset=20)
     sentence = str(caught.value)
     assert sentence.startswith("torch could not trace Deciding (")
     assert "shape (batch, 3, 16, 16)" in sentence
@@ -190,7 +191,7 @@ def test_a_module_of_another_input_size_is_one_sentence(model: ViT) -> None:
     with pytest.raises(
         ExportError, match=r"could not trace ViT \(expected pixels of shape \(batch, 3, 16, 16\)"
     ):
-        trace(model, size=(24, 24), opset=20, batch=None)
+        trace(model, size=(24, 24), opset=20)
 
 
 def test_a_module_too_large_for_one_file_is_told_before_the_work() -> None:
@@ -199,12 +200,12 @@ def test_a_module_too_large_for_one_file_is_told_before_the_work() -> None:
         large = nn.Sequential(nn.Flatten(), nn.Linear(768, 1_000_000, bias=False))
     assert sum(parameter.numel() for parameter in large.parameters()) * 4 > MAX_BYTES
     with pytest.raises(ExportError, match=r"weights take 2\.9 GiB in float32, .* less than 2 GiB"):
-        trace(large, size=SIZE, opset=20, batch=None)
+        trace(large, size=SIZE, opset=20)
 
 
 def test_the_exporter_keeps_quiet(model: ViT, capfd: pytest.CaptureFixture[str]) -> None:
     """It warns of its own internals, on the terminal where the user looks for answers."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trace(model, size=SIZE, opset=20, batch=None)
+        trace(model, size=SIZE, opset=20)
     assert capfd.readouterr() == ("", "")
