@@ -1,7 +1,7 @@
 """From a float graph to the INT8 graph for a target: exact rewrites that pay, candidates, and the choice among them."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -12,7 +12,7 @@ from ..runtime.cores import usable_cores
 from .elsewhere import Elsewhere
 from .images import Tick
 from .options import Options
-from .pareto import Row, judged, picked
+from .pareto import Row, judged, preferred
 from .passes import ClassTokenOnly, FuseAttention, Pass, QuantizeDynamic, SplitGemm, Unflatten
 from .recipe import EXACT, Candidate, Workbench
 from .recorder import Recorder, Step
@@ -38,22 +38,30 @@ class Quantized:
     """What became of a float graph.
 
     Attributes:
-        model: The INT8 graph to ship; None where no candidate keeps its bounds.
-        rows: All candidates as measured, in the order in which they were built.
-        chosen: The place of the one to ship.
+        models: The INT8 graphs, in the order in which they were built.
+        rows: The same as measured.
+        order: The places of those that can ship, the preferred one first.
         sensitivities: The linear layers, most harmful first.
         float_ms: The time of one answer of the float graph, measured in the same run; None where it was not.
         complete: Whether the time was enough for the whole search.
         problem: Why none ships.
     """
 
-    model: onnx.ModelProto | None
+    models: tuple[onnx.ModelProto, ...]
     rows: tuple[Row, ...]
-    chosen: int | None
+    order: tuple[int, ...]
     sensitivities: tuple[Sensitivity, ...]
     float_ms: float | None
     complete: bool
     problem: str | None
+
+    def without(self, place: int, problem: str) -> "Quantized":
+        """Give the same with a candidate that does not ship after all."""
+        rows = tuple(
+            replace(row, problem=problem, best=False) if place == other else row
+            for other, row in enumerate(self.rows)
+        )
+        return replace(self, rows=rows, order=tuple(other for other in self.order if other != place))
 
 
 def quantize(
@@ -81,7 +89,7 @@ def quantize(
     )
     candidates = found.candidates
     if not candidates:
-        return Quantized(None, (), None, found.sensitivities, None, found.complete, recorder.problem)
+        return Quantized((), (), (), found.sensitivities, None, found.complete, recorder.problem)
     runners = [place for place, one in enumerate(candidates) if bounds.broken_by(one.comparison) is None]
     float_ms, times = yield from _timed(
         recorder, base, [candidates[place].model for place in runners], target, elsewhere
@@ -97,16 +105,15 @@ def quantize(
         min_speedup=options.min_speedup,
     )
     asked = _asked_for(candidates, options)
-    place = picked([rows[place] for place in asked], options.pick)
-    chosen = None if place is None else asked[place]
+    order = tuple(asked[place] for place in preferred([rows[place] for place in asked], options.pick))
     problem = None
-    if chosen is None:
+    if not order:
         # Where none could be built, the last step says why.
         problem = _nearest([rows[place] for place in asked]) if asked else recorder.problem
     return Quantized(
-        None if chosen is None else candidates[chosen].model,
+        tuple(one.model for one in candidates),
         rows,
-        chosen,
+        order,
         found.sensitivities,
         float_ms,
         found.complete,

@@ -65,14 +65,20 @@ def judged(
     )
 
 
-def picked(rows: Sequence[Row], pick: Pick) -> int | None:
-    """Give the place of the row to ship; None where no row can.
+def preferred(rows: Sequence[Row], pick: Pick) -> list[int]:
+    """Give the places of the rows that can ship, the one to ship first, then what would be taken without it, and so on.
 
     ``balanced`` takes the one that drifts least among those at most 12 % slower than the fastest.
     """
-    able = [place for place, row in enumerate(rows) if row.problem is None]
-    if not able:
-        return None
+    left = [place for place, row in enumerate(rows) if row.problem is None]
+    order = []
+    while left:
+        order.append(_picked(rows, left, pick))
+        left.remove(order[-1])
+    return order
+
+
+def _picked(rows: Sequence[Row], able: Sequence[int], pick: Pick) -> int:
 
     # What comes after the first wish breaks ties, so that no row is taken that another beats.
     def drift(place: int) -> tuple[float, ...]:

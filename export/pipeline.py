@@ -13,7 +13,7 @@ import onnxruntime
 
 from ..data import Sample, labelled_images, list_images
 from ..errors import ExportError, OptionError
-from ..evaluation import Comparison
+from ..evaluation import Bounds, Comparison
 from ..runtime.cores import usable_cores
 from ..runtime.labels import Labels
 from ..runtime.metadata import Metadata
@@ -36,6 +36,10 @@ from .targets import Target, target
 from .verdict import Verdict, veto
 
 T = TypeVar("T")
+
+# So many candidates at most are shown the images that can only veto: who tries long enough finds one that passes by
+# chance.
+_TRIES = 3
 
 # onnxsim takes seconds on a large ViT; one that hangs must not hang the export.
 _SIMPLIFY_TIMEOUT_S = 600.0
@@ -176,7 +180,7 @@ def run(
             latency_ms=shipped.latency_ms,
             float32_ms=shipped.float_ms,
             candidates=search.rows if search else (),
-            chosen=search.chosen if search and shipped.precision == "int8" else None,
+            chosen=shipped.chosen,
             sensitivities=search.sensitivities if search else (),
             complete=search.complete if search else True,
             steps=tuple(recorder.steps[:shared] + recorder.steps[before:]),
@@ -191,10 +195,21 @@ class _Shipped:
     precision: str
     reason: str | None
     verdict: Verdict
-    search: Quantized | None
     provider: str
-    latency_ms: float | None = None
-    float_ms: float | None = None
+    search: Quantized | None
+    chosen: int | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The time of an answer, where it was measured."""
+        return (
+            None if self.search is None or self.chosen is None else self.search.rows[self.chosen].latency_ms
+        )
+
+    @property
+    def float_ms(self) -> float | None:
+        """The same for the float graph, measured in turns with it."""
+        return None if self.search is None or self.chosen is None else self.search.float_ms
 
 
 def _base(
@@ -238,44 +253,67 @@ def _ship(
     search = None
     for precision in _order(options, aim):
         bounds = options.bounds[precision]
-        model: onnx.ModelProto | None = base
-        times: tuple[float | None, float | None] = (None, None)
+        choices: list[tuple[int | None, onnx.ModelProto]] = [(None, base)]
         if precision == "int8":
             search = yield from quantize(recorder, base, aim, elsewhere)
-            model, recorder.problem = search.model, search.problem
-            if search.chosen is not None:
-                times = search.rows[search.chosen].latency_ms, search.float_ms
+            choices = [(place, search.models[place]) for place in search.order[:_TRIES]]
+            recorder.problem = search.problem
         elif precision == "float16":
-            model = yield from recorder.apply(Float16(), base, bounds)
-        if model is not None and options.batch is not None and fixed_batch(model) is None:
-            model = yield from recorder.apply(FixBatch(options.batch), model, bounds)
-        if model is not None:
-            try:
-                verdict = yield from veto(
-                    model,
-                    recorder.kept(model).comparison,
-                    network=network,
-                    fitting=recorder.images,
-                    checking=checking,
-                    bounds=bounds,
-                    any_batch=options.batch is None,
-                    elsewhere=elsewhere,
-                )
-                recorder.problem = verdict.problem
-            # A graph that answers one image may still fail on a batch.
-            except ExportError as error:
-                recorder.problem = str(error)
-            if recorder.problem is None:
+            half = yield from recorder.apply(Float16(), base, bounds)
+            choices = [] if half is None else [(None, half)]
+        problems = []
+        for chosen, choice in choices:
+            passed = yield from _tried(recorder, choice, bounds, network, checking, elsewhere)
+            if passed is not None:
+                model, verdict = passed
                 provider = PROVIDERS["cpu"] if elsewhere is None else aim.provider_name
-                return _Shipped(
-                    model, precision, "; ".join(reasons) or None, verdict, search, provider, *times
-                )
+                reason = "; ".join(reasons) or None
+                return _Shipped(model, precision, reason, verdict, provider, search, chosen)
+            problems.append(recorder.problem)
+            if search is not None and chosen is not None:
+                search = search.without(chosen, str(recorder.problem))
+        # What was preferred tells most.
+        recorder.problem = problems[0] if problems else recorder.problem
         # A schedule of merging that was asked for is not left out in silence either.
         asked = options.precision != "auto" or options.merge_tokens not in (None, "auto")
         if asked or precision == "float32":
             raise ExportError(f"{precision} broke its bound: {recorder.problem}; {_ADVICE[precision]}")
         reasons.append(f"{precision} broke its bound: {recorder.problem}")
     raise AssertionError("float32 ships or raises")
+
+
+def _tried(
+    recorder: Recorder,
+    choice: onnx.ModelProto,
+    bounds: Bounds,
+    network: Network,
+    checking: Images | None,
+    elsewhere: Elsewhere | None,
+) -> Generator[Tick | Step, None, tuple[onnx.ModelProto, Verdict] | None]:
+    """Have the last word on a graph; None where it does not ship, with the recorder's `problem` set."""
+    batch = recorder.options.batch
+    model: onnx.ModelProto | None = choice
+    if batch is not None and fixed_batch(choice) is None:
+        model = yield from recorder.apply(FixBatch(batch), choice, bounds)
+    if model is None:
+        return None
+    try:
+        verdict = yield from veto(
+            model,
+            recorder.kept(model).comparison,
+            network=network,
+            fitting=recorder.images,
+            checking=checking,
+            bounds=bounds,
+            any_batch=batch is None,
+            elsewhere=elsewhere,
+        )
+    # A graph that answers one image may still fail on a batch.
+    except ExportError as error:
+        recorder.problem = str(error)
+        return None
+    recorder.problem = verdict.problem
+    return (model, verdict) if verdict.problem is None else None
 
 
 _ADVICE = {
@@ -313,7 +351,7 @@ def _proof(shipped: _Shipped, network: Network, options: Options) -> dict[str, A
         found["not_int8"] = shipped.reason
     if shipped.search is not None:
         found["candidates"] = [row.to_dict() for row in shipped.search.rows]
-        found["chosen"] = shipped.search.chosen if shipped.precision == "int8" else None
+        found["chosen"] = shipped.chosen
         found["pick"] = options.pick
     return found
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from vit_edge.evaluation import Bounds, Comparison
-from vit_edge.export.pareto import PICKS, Row, judged, picked
+from vit_edge.export.pareto import PICKS, Row, judged, preferred
 
 BOUNDS = Bounds(min_agreement=0.98, max_drift=0.15, max_drop=1.0, min_batched_agreement=0.9)
 
@@ -43,9 +43,15 @@ def test_each_preference_takes_its_own() -> None:
     """`--pick` is a promise by name."""
     rows = judged(ROWS, BOUNDS, float_ms=30.0, min_speedup=1.05)
     for pick in PICKS:
-        place = picked(rows, pick)
-        assert place is not None
+        place = preferred(rows, pick)[0]
         assert rows[place].recipe == pick
+
+
+def test_what_comes_next_is_what_would_be_taken_without_the_first() -> None:
+    """The last word may be against the first choice, and there are others."""
+    rows = judged(ROWS, BOUNDS, float_ms=30.0, min_speedup=1.05)
+    order = [rows[place].recipe for place in preferred(rows, "balanced")]
+    assert order == ["balanced", "fastest", "closest", "smallest", "beaten"]
 
 
 def test_of_equals_in_the_one_thing_the_better_in_the_others_is_taken() -> None:
@@ -56,7 +62,7 @@ def test_of_equals_in_the_one_thing_the_better_in_the_others_is_taken() -> None:
         row("good", 7.0, 10.0, 1, 0.03),
     )
     rows = judged(twins, BOUNDS, float_ms=30.0, min_speedup=1.05)
-    assert [picked(rows, pick) for pick in PICKS] == [2] * len(PICKS)
+    assert [preferred(rows, pick)[0] for pick in PICKS] == [2] * len(PICKS)
 
 
 def test_a_row_that_breaks_a_bound_never_ships_and_beats_nothing() -> None:
@@ -67,8 +73,7 @@ def test_a_row_that_breaks_a_bound_never_ships_and_beats_nothing() -> None:
     assert rows[0].problem == "agreement 97.00 % on 100 images, at least 98 % wanted"
     assert rows[1].problem == "logit drift 0.16, at most 0.15 wanted"
     assert names(rows) == ["closest", "balanced", "fastest", "smallest"]
-    place = picked(rows, "smallest")
-    assert place is not None
+    place = preferred(rows, "smallest")[0]
     assert rows[place].recipe == "smallest"
 
 
@@ -84,7 +89,7 @@ def test_a_row_that_is_not_faster_than_float_never_ships() -> None:
 def test_where_nothing_passes_nothing_is_picked() -> None:
     """Then float32 ships, with the reason."""
     rows = judged(ROWS, dataclasses.replace(BOUNDS, max_drift=0.01), float_ms=30.0, min_speedup=1.0)
-    assert picked(rows, "balanced") is None
+    assert preferred(rows, "balanced") == []
 
 
 def test_what_was_not_timed_is_chosen_by_its_answers() -> None:
@@ -96,4 +101,4 @@ def test_what_was_not_timed_is_chosen_by_its_answers() -> None:
         min_speedup=1.05,
     )
     for pick in PICKS:
-        assert picked(rows, pick) == (0 if pick == "smallest" else 1)
+        assert preferred(rows, pick)[0] == (0 if pick == "smallest" else 1)

@@ -21,6 +21,7 @@ from vit_edge.evaluation import compare
 from vit_edge.export import DEFAULT_BOUNDS, Export, Options, Source, Step, Tick, export_module, pipeline, run
 from vit_edge.export.network import TorchNetwork
 from vit_edge.export.passes import Pass
+from vit_edge.export.verdict import veto
 from vit_edge.reference import digest, torch_logits
 from vit_edge.runtime import Classifier
 from vit_edge.runtime.labels import Labels
@@ -203,6 +204,29 @@ def test_the_candidates_are_in_the_file_and_the_chosen_one_shipped(digits_export
     assert chosen.comparison.drift == proof["calibration"]["drift"]
     assert (chosen.latency_ms, chosen.problem) == (digits_export.latency_ms, None)
     assert digits_export.complete
+
+
+@pytest.mark.slow
+def test_after_a_veto_the_next_candidate_is_tried(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that holds alone and not in a batch is no reason to ship four times the bytes."""
+    real, seen = veto, list[onnx.ModelProto]()
+
+    def against_the_first(model: onnx.ModelProto, *args: Any, **options: Any) -> Any:
+        verdict = yield from real(model, *args, **options)
+        seen.append(model)
+        if len(seen) == 1:
+            verdict.problem = "in batches of 2, 1.00 % of the images keep their answer"
+        return verdict
+
+    monkeypatch.setattr(pipeline, "veto", against_the_first)
+    result, _ = workshop(budget_s=60.0, min_agreement=0.9)
+    assert (result.precision, result.reason, len(seen)) == ("int8", None, 2)
+    vetoed = [place for place, row in enumerate(result.candidates) if row.problem is not None]
+    assert result.chosen is not None
+    assert result.chosen not in vetoed
+    assert "in batches of 2" in " ".join(str(result.candidates[place].problem) for place in vetoed)
 
 
 @pytest.mark.slow
