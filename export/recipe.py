@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..evaluation import Bounds, Comparison
+from ..quantizers import Histograms, Method
 from .graph import fixed_batch, takes_bytes
 from .images import Tick
 from .massive import Channels, channels
@@ -24,7 +25,7 @@ from .passes import (
     SplitChannels,
 )
 from .passes.static import sites as products
-from .ranges import Histograms, Method, collect
+from .ranges import collect
 from .recorder import Recorder, Step
 from .schedule import Sites, format_schedule
 from .targets import Target

@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..evaluation import Bounds
+from ..quantizers import METHODS
 from .images import Tick
 from .massive import Channels
 from .passes.scale_tokens import one_sided
-from .ranges import METHODS
 from .recipe import Candidate, Recipe, Workbench
 from .recorder import Step
 from .schedule import Sites

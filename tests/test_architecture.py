@@ -15,7 +15,7 @@ LAYERS = (
     ("export", "training"),
     ("checking",),
     ("evaluation", "reference"),
-    ("data", "checkpoint"),
+    ("data", "checkpoint", "quantizers"),
     ("models",),
     ("errors",),
     ("runtime",),

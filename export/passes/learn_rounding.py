@@ -8,10 +8,10 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...quantizers import column_scales, largest_integer
 from ..graph import stands_apart
 from ..moments import Moments
 from ..rewrite import add_constant, constant, to_proto
-from ..weights import column_scales, largest_integer
 from .fuse_attention import CONTRIB
 
 # Rows that are rounded between two large products.

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ExportError
+from ...quantizers import column_scales, largest_integer
 from ..rewrite import (
     Affine,
     add_constant,
@@ -19,7 +20,6 @@ from ..rewrite import (
     to_proto,
     walk,
 )
-from ..weights import column_scales, largest_integer
 from .fuse_attention import CONTRIB
 
 # The middle of a byte's range.

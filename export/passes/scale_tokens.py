@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ...quantizers import quantized_weights
 from ..rewrite import Builder, constant, observe, to_proto, walk
-from ..weights import quantized_weights
 from .fuse_attention import CONTRIB
 
 # Of 256 levels so many lie below zero for an input such as GELU's, which hardly goes there: measured, a fourth or a

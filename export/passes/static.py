@@ -10,10 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import ExportError
+from ...quantizers import Grid, Range, quantized_weights
 from ..graph import stands_apart
-from ..ranges import Grid, Range
 from ..rewrite import add_constant, constant, insert_before, to_proto
-from ..weights import quantized_weights
 from .fuse_attention import CONTRIB
 
 Kind = Literal["linear", "patches", "attention", "scores", "mixture"]

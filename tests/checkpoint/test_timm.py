@@ -179,6 +179,25 @@ def test_another_image_size_resamples_as_timm_does_and_drops_the_preprocessing(
         load_checkpoint(tmp_path, image_size=50)
 
 
+def test_a_distillation_token_answers_as_in_timm(tmp_path: Path) -> None:
+    """The two heads' answers are averaged, and both tokens keep their positions at another image size."""
+    sizes = {**SIZES, "num_classes": 10}
+    theirs = timm.create_model("deit_tiny_distilled_patch16_224", **sizes).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    ours = load_checkpoint(tmp_path / "weights.pth", heads=4)
+    assert ours.config.distilled
+    assert ours.config.parameters == sum(parameter.numel() for parameter in theirs.parameters())
+    assert_same_logits(ours, theirs)
+    larger = timm.create_model("deit_tiny_distilled_patch16_224", **{**sizes, "img_size": 48}).eval()
+    larger.load_state_dict(timm.models.deit.checkpoint_filter_fn(theirs.state_dict(), larger))
+    pixels = torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        answers = load_checkpoint(tmp_path / "weights.pth", heads=4, image_size=48).model(pixels)
+        torch.testing.assert_close(answers, larger(pixels), atol=1e-4, rtol=0)
+
+
 def test_an_oblong_model_needs_the_size_that_its_config_tells(tmp_path: Path) -> None:
     """4x6 patches and 6x4 are the same number of positions."""
     theirs = timm.create_model(
@@ -223,7 +242,6 @@ def test_a_state_dict_of_another_kind_of_vit_is_refused_by_name(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("deit_tiny_distilled_patch16_224", r"has a distillation token \(dist_token\)"),
         ("vit_relpos_small_patch16_224", r"has relative positions \(blocks\.0\.attn\.rel_pos\."),
         ("vit_tiny_r_s16_p8_224", "has convolutions before the patches"),
         ("deit3_small_patch16_224", "has layer scale"),

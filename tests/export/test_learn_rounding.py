@@ -16,7 +16,7 @@ from vit_edge.export.moments import Moments, moments
 from vit_edge.export.passes import LearnRounding, QuantizeDynamic, QuantizeStatic, Simplify, SplitChannels
 from vit_edge.export.passes.learn_rounding import round_columns
 from vit_edge.export.passes.static import sites
-from vit_edge.export.weights import column_scales
+from vit_edge.quantizers import column_scales
 
 from .networks import CONFIG, rewritten, small_vit, traced
 

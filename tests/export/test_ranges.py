@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from vit_edge.errors import ExportError
-from vit_edge.export.ranges import METHODS, Grid, Histogram, Method, collect
+from vit_edge.export.ranges import collect
+from vit_edge.quantizers import METHODS, Grid, Histogram, Method
 
 
 def doubling() -> onnx.ModelProto:

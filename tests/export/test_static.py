@@ -18,8 +18,9 @@ from vit_edge.export.images import Runner
 from vit_edge.export.massive import channels
 from vit_edge.export.passes import FuseAttention, Pass, Simplify, SplitChannels, SplitGemm, Unflatten
 from vit_edge.export.passes.static import QuantizeStatic, sites
-from vit_edge.export.ranges import Range, collect
+from vit_edge.export.ranges import collect
 from vit_edge.models import ViT
+from vit_edge.quantizers import Range
 
 from .networks import CONFIG, operators, small_vit, traced
 

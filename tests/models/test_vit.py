@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from vit_edge.errors import ImageError
 from vit_edge.models import CATALOG, ViT, ViTConfig, resample_positions
+from vit_edge.models.vit import StochasticDepth
 
 SMALL = ViTConfig((32, 48), 8, 64, 2, 4, 128, 5)
 
@@ -116,3 +117,17 @@ def test_an_exported_graph_answers_like_torch_at_any_batch(tmp_path: Path) -> No
         (logits,) = session.run(None, {"pixels": pixels.numpy()})
         with torch.inference_mode():
             np.testing.assert_allclose(logits, model(pixels).numpy(), atol=1e-4, rtol=0)
+
+
+def test_branches_are_left_out_by_the_factors_that_are_set() -> None:
+    """Whoever trains draws the chance; a network at work leaves nothing out."""
+    config = ViTConfig((16, 16), patch_size=8, width=32, depth=1, heads=2, mlp_width=64, classes=7)
+    model, pixels = ViT(config).train(), torch.randn(2, 3, 16, 16)
+    whole = model(pixels)
+    for branch in (module for module in model.modules() if isinstance(module, StochasticDepth)):
+        branch.factors = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
+    skipped = model(pixels)
+    torch.testing.assert_close(skipped[0], whole[0])
+    bare = model.norm(torch.cat([model.cls_token, model.patch_embed(pixels[1:])], dim=1) + model.pos_embed)
+    torch.testing.assert_close(skipped[1], model.head(bare[0, 0]))
+    torch.testing.assert_close(model.eval()(pixels), whole)

@@ -44,8 +44,9 @@ def infer_config(
     mlp_width, _ = _shape(tensors, "blocks.0.mlp.fc1.weight", 2)
     classes, _ = _shape(tensors, "head.weight", 2)
     _, tokens, _ = _shape(tensors, "pos_embed", 3)
+    distilled = "dist_token" in tensors
     return ViTConfig(
-        image_size=_image_size(tokens - 1, patch, image_size),
+        image_size=_image_size(tokens - 1 - distilled, patch, image_size),
         patch_size=patch,
         width=width,
         depth=depth,
@@ -54,6 +55,7 @@ def infer_config(
         classes=classes,
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
         norm_eps=norm_eps,
+        distilled=distilled,
     )
 
 

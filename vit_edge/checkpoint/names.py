@@ -167,7 +167,7 @@ _GOOGLE = {
 _UNSUPPORTED = [
     (re.compile(pattern), part)
     for pattern, part in {
-        r"(^|\.)(dist_token|head_dist\.|distillation_)": "a distillation token",
+        r"(^|\.)distillation_": "a distillation token under transformers' names",
         r"(^|\.)(reg_token|register_tokens)": "register tokens",
         r"(^|\.)fc_norm\.": "average pooling with a norm after it",
         r"(^|\.)norm_pre\.|pre_layrnorm": "a norm before the encoder",

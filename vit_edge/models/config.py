@@ -22,6 +22,7 @@ class ViTConfig:
         qkv_bias: Whether the projection to queries, keys and values has a bias.
         norm_eps: What LayerNorm adds to the variance.
         channels: Colours of a pixel.
+        distilled: Whether a second token and head learn from a teacher (Touvron et al. 2021, section 4, "DeiT").
 
     Raises:
         OptionError: A number is out of range, or two of them do not go together.
@@ -37,6 +38,7 @@ class ViTConfig:
     qkv_bias: bool = True
     norm_eps: float = 1e-6
     channels: int = 3
+    distilled: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, tuple) or len(self.image_size) != 2:
@@ -46,8 +48,9 @@ class ViTConfig:
         for name, value in counts.items():
             if type(value) is not int or value < 1:
                 raise OptionError(f"expected {name} to be a whole number above 0, got {value!r}")
-        if not isinstance(self.qkv_bias, bool):
-            raise OptionError(f"expected qkv_bias to be true or false, got {self.qkv_bias!r}")
+        for name in ("qkv_bias", "distilled"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"expected {name} to be true or false, got {getattr(self, name)!r}")
         if type(self.norm_eps) not in (int, float) or not 0 < self.norm_eps < 1:
             raise OptionError(f"expected norm_eps to be a number between 0 and 1, got {self.norm_eps!r}")
         height, width = self.image_size
@@ -71,6 +74,8 @@ class ViTConfig:
         """
         if not isinstance(values, Mapping):
             raise OptionError(f"expected a mapping of the network's sizes, got {type(values).__name__}")
+        # Checkpoints older than the distillation token do not mention it.
+        values = {"distilled": False, **values}
         known = {field.name for field in fields(cls)}
         if missing := sorted(known - values.keys()):
             raise OptionError(f"the network's sizes lack {', '.join(missing)}")
@@ -95,8 +100,13 @@ class ViTConfig:
 
     @property
     def tokens(self) -> int:
-        """Length of the sequence that the encoder sees: the patches and one class token."""
-        return self.patches + 1
+        """Length of the sequence that the encoder sees: the patches and the tokens that the heads read."""
+        return self.patches + self.first_tokens
+
+    @property
+    def first_tokens(self) -> int:
+        """How many tokens stand before the patches: the class token, and that of distillation where there is one."""
+        return 1 + self.distilled
 
     @property
     def parameters(self) -> int:
@@ -108,11 +118,11 @@ class ViTConfig:
         """
         d, m = self.width, self.mlp_width
         patches = d * self.channels * self.patch_size**2 + d
-        positions = d + self.tokens * d
+        positions = self.first_tokens * d + self.tokens * d
         norm = 2 * d
         attention = 3 * d * d + 3 * d * self.qkv_bias + d * d + d
         mlp = d * m + m + m * d + d
-        head = d * self.classes + self.classes
+        head = self.first_tokens * (d * self.classes + self.classes)
         return patches + positions + self.depth * (2 * norm + attention + mlp) + norm + head
 
     def _nearest(self, side: int) -> int:

@@ -26,10 +26,14 @@ class ViT(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbedding(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.head = nn.Linear(config.width, config.classes)
+        if config.distilled:
+            self.head_dist = nn.Linear(config.width, config.classes)
         self.initialise()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -39,7 +43,8 @@ class ViT(nn.Module):
             pixels: (batch, channels, height, width) float32, normalised; height and width are the config's.
 
         Returns:
-            (batch, classes) logits.
+            (batch, classes) logits. With a distillation token they are the mean of its head's and the class token's
+            (Touvron et al. 2021, section 4), but while training both: (batch, 2, classes).
 
         Raises:
             ImageError: *pixels* has another shape.
@@ -52,10 +57,14 @@ class ViT(nn.Module):
                 "resize the images, or load the weights at another image size"
             )
         patches = self.patch_embed(pixels)  # (batch, patches, width)
-        first = self.cls_token.expand(patches.shape[0], -1, -1)  # (batch, 1, width)
-        tokens = torch.cat([first, patches], dim=1) + self.pos_embed  # (batch, tokens, width)   eq. 1
+        first = [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
+        tokens = torch.cat([*(token.expand(patches.shape[0], -1, -1) for token in first), patches], dim=1)
+        tokens = tokens + self.pos_embed  # (batch, tokens, width)   eq. 1
         tokens = self.norm(self.blocks(tokens))  # eq. 2 to 4
         logits: Tensor = self.head(tokens[:, 0])  # (batch, classes)
+        if self.config.distilled:
+            both = torch.stack([logits, self.head_dist(tokens[:, 1])], dim=1)  # (batch, 2, classes)
+            return both if self.training else both.mean(dim=1)
         return logits
 
     def initialise(self) -> None:
@@ -74,6 +83,8 @@ class ViT(nn.Module):
         if projection.bias is not None:
             nn.init.zeros_(projection.bias)
         nn.init.normal_(self.cls_token, std=1e-6)
+        if self.config.distilled:
+            nn.init.normal_(self.dist_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
 
@@ -100,12 +111,29 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = MLP(config)
+        self.depth1, self.depth2 = StochasticDepth(), StochasticDepth()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Take (batch, tokens, width) to the same shape."""
-        tokens = tokens + self.attn(self.norm1(tokens))
-        tokens = tokens + self.mlp(self.norm2(tokens))
+        tokens = tokens + self.depth1(self.attn(self.norm1(tokens)))
+        tokens = tokens + self.depth2(self.mlp(self.norm2(tokens)))
         return tokens
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a branch out for some images of a training batch (stochastic depth, Huang et al. 2016).
+
+    Attributes:
+        factors: (batch, 1, 1) what each image's branch is multiplied by: 0, or one over the share that is kept. Whoever
+            trains draws them, so that chance is one affair and a run can be repeated. None, as on a device, changes
+            nothing.
+    """
+
+    factors: Tensor | None = None
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Take (batch, tokens, width) to the same shape."""
+        return branch if self.factors is None or not self.training else branch * self.factors
 
 
 class Attention(nn.Module):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnxruntime.quantization.quant_utils import quantize_data
 
-from vit_edge.export.weights import column_scales, largest_integer, quantized_weights
+from vit_edge.quantizers import column_scales, largest_integer, quantized_weights
 
 
 def matrix(inputs: int = 40, outputs: int = 300) -> NDArray[np.float32]:
