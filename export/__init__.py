@@ -49,7 +49,7 @@ def export_module(
         output: The file to write.
         labels: The classes in the order of the logits.
         preprocessing: From an image to the module's input, or the text that `Preprocessing.parse` reads.
-        calibrate: A folder of images that choose and fit.
+        calibrate: A folder of images that choose and fit; with a folder per class they fit the scores' temperature too.
         check: A folder of labelled images, one folder per class, that can only veto. One of the two is needed.
         options: Precision, graph and bounds; the defaults where it is None.
 

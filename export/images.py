@@ -1,9 +1,10 @@
 """Real images with the reference's answers for them: what every step of an export is measured on."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from ..runtime.preprocess import Preprocessing, crop_pixels, normalise
 from ..runtime.session import open_session
 from .graph import takes_bytes
 from .network import Network
+
+T = TypeVar("T")
 
 # Crops of so many images are kept between steps; more are decoded anew each time (0.15 MB each at 224 pixels).
 _KEPT_IMAGES = 2048
@@ -106,6 +109,11 @@ class Measurement:
         return compare(
             reference[: self.count], self.logits, None if targets is None else targets[: self.count]
         )
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Choose some of many, the same ones each time, in random order: folders sort their images by class."""
+    return random.Random(0).sample(list(items), min(count, len(items)))
 
 
 class Runner:

@@ -42,6 +42,7 @@ class Options:
             slower than the fastest), ``fastest``, ``smallest`` or ``closest``.
         merge_tokens: ``auto`` tries schedules of token merging; BLOCK:TOKENS,… sets one; None merges nothing.
         target_python: An interpreter whose ONNX Runtime has the target's execution provider, where this one's has not.
+        threshold: The probability below which the file calls an answer unknown, in the place of the default.
         force: Whether an existing file may be replaced.
     """
 
@@ -60,6 +61,7 @@ class Options:
     pick: Pick = "balanced"
     merge_tokens: str | None = None
     target_python: Path | None = None
+    threshold: float | None = None
     force: bool = False
     bounds: dict[str, Bounds] = field(init=False, repr=False, compare=False)
 
@@ -86,6 +88,8 @@ class Options:
             raise OptionError(f"expected --batch of at least 1, got {self.batch}")
         if self.samples < 1:
             raise OptionError(f"expected --samples of at least 1, got {self.samples}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise OptionError(f"expected --threshold from 0 to 1, got {self.threshold}")
         if not self.min_speedup >= 0:
             raise OptionError(f"expected --min-speedup of at least 0, got {self.min_speedup}")
         given = {

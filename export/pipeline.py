@@ -1,12 +1,11 @@
 """The export itself: float graph, passes, and after each step the new graph's answers against the network's."""
 
-import random
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -20,10 +19,11 @@ from ..runtime.metadata import Metadata
 from ..runtime.preprocess import Preprocessing
 from ..runtime.processor import processor
 from ..runtime.session import PROVIDERS
+from ..scores import Scores
 from .elsewhere import Elsewhere
 from .file import write_model
 from .graph import fixed_batch, named
-from .images import Images, Tick
+from .images import Images, Tick, spread
 from .int8 import Quantized, quantize
 from .limits import oldest_onnxruntime
 from .network import Network
@@ -31,11 +31,10 @@ from .options import Options
 from .pareto import Row
 from .passes import FixBatch, Float16, FuseNorms, RawPixels, Simplify
 from .recorder import Recorder, Step
+from .scoring import labelled_for_scores, score
 from .sensitivity import Sensitivity
 from .targets import Target, target
 from .verdict import Verdict, veto
-
-T = TypeVar("T")
 
 # So many candidates at most are shown the images that can only veto: who tries long enough finds one that passes by
 # chance.
@@ -65,6 +64,7 @@ class Export:
         chosen: The place of the shipped one among them.
         sensitivities: The linear layers, the one whose quantization harms most first.
         complete: Whether the time was enough for the whole search.
+        scores: The temperature and the threshold, or why there is no temperature.
         steps: All steps, in order.
     """
 
@@ -82,6 +82,7 @@ class Export:
     chosen: int | None
     sensitivities: tuple[Sensitivity, ...]
     complete: bool
+    scores: Scores
     steps: tuple[Step, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +102,7 @@ class Export:
             "chosen": self.chosen,
             "sensitivities": [layer.to_dict() for layer in self.sensitivities],
             "complete": self.complete,
+            "scores": self.scores.to_dict(),
             "steps": [step.to_dict() for step in self.steps],
         }
 
@@ -134,7 +136,8 @@ def run(
         output: The file to write; it appears whole, at the end, or not at all. With several targets the name of each
             goes in front of the suffix.
         source: Where the network came from.
-        calibrate: Images that choose and fit. A folder of any shape; labels are not used.
+        calibrate: Images that choose and fit. A folder of any shape; where it holds a folder per class, those labels
+            fit the temperature of the scores, and nothing else.
         check: Images with labels (a folder per class) that can only veto.
         options: Precision, graph, targets and bounds.
 
@@ -154,18 +157,29 @@ def run(
         raise OptionError(f"there is no folder {output.parent}; make it, or write elsewhere with -o")
     places = {one.name: _elsewhere(one, options) for one in targets}
     fitting, checking = _gather(calibrate, check, labels, preprocessing, options)
+    labelled = labelled_for_scores(calibrate, labels, preprocessing, options)
     recorder = Recorder(fitting, options)
     base = yield from _base(recorder, network, labels, preprocessing, min(one.max_opset for one in targets))
     shared = len(recorder.steps)
     for one in targets:
         before = len(recorder.steps)
         shipped = yield from _ship(recorder, base, network, checking, one, places[one.name])
+        scores = yield from score(
+            shipped.model,
+            shipped.verdict,
+            fitting=fitting,
+            checking=checking,
+            labelled=labelled,
+            elsewhere=places[one.name],
+            threshold=options.threshold,
+        )
         metadata = Metadata(
             labels=labels,
             preprocessing=preprocessing,
             source={"name": source.name, "sha256": source.sha256, "network": source.network},
             recipe=_recipe(shipped, recorder, one, options),
             proof=_proof(shipped, network, options),
+            scores=scores.to_dict(),
         )
         verdict, search = shipped.verdict, shipped.search
         yield Export(
@@ -183,6 +197,7 @@ def run(
             chosen=shipped.chosen,
             sensitivities=search.sensitivities if search else (),
             complete=search.complete if search else True,
+            scores=scores,
             steps=tuple(recorder.steps[:shared] + recorder.steps[before:]),
         )
 
@@ -406,13 +421,13 @@ def _gather(
         samples = labelled_images(check, labels)
         checking = _images(check, [s.path for s in samples], [_target(s) for s in samples], preprocessing)
         if calibrate is None:
-            chosen = _spread(samples, options.samples)
+            chosen = spread(samples, options.samples)
             fitting = _images(check, [s.path for s in chosen], [_target(s) for s in chosen], preprocessing)
             # With labels of few images a drop means little: only the whole set vetoes on it.
             fitting.targets = None
             return fitting, checking
     assert calibrate is not None
-    return _images(calibrate, _spread(list_images(calibrate), options.samples), None, preprocessing), checking
+    return _images(calibrate, spread(list_images(calibrate), options.samples), None, preprocessing), checking
 
 
 def _images(
@@ -424,11 +439,6 @@ def _images(
 def _target(sample: Sample) -> int:
     assert sample.target is not None
     return sample.target
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Choose some of many, the same ones each time, in random order: folders sort their images by class."""
-    return random.Random(0).sample(list(items), min(count, len(items)))
 
 
 def _order(options: Options, aim: Target) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ class Verdict:
         fitted_on: Their folder.
         checked, checked_on: On the images that only veto, where there are any.
         batched_agreement: The share of images whose answer in a batch is the one that they get alone.
+        fitted_logits, checked_logits: The graph's own answers on both, (images, classes) float32; None where it did
+            not come to that.
         problem: Why it does not ship; None where it does.
     """
 
@@ -37,6 +39,8 @@ class Verdict:
     checked: Comparison | None = None
     checked_on: str = ""
     batched_agreement: float | None = None
+    fitted_logits: NDArray[np.float32] | None = None
+    checked_logits: NDArray[np.float32] | None = None
     problem: str | None = None
 
     def to_dict(self, bounds: Bounds) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def veto(
     if verdict.problem is None and any_batch:
         runner = Runner(model)
         pixels = np.concatenate([fitting.given(model, path) for path in fitting.paths])
-        alone = np.concatenate([runner(one[None]) for one in pixels])
+        verdict.fitted_logits = alone = np.concatenate([runner(one[None]) for one in pixels])
         for size in _BATCHES:
             agreement = yield from _batched_agreement(runner, pixels, alone, size)
             if agreement < bounds.min_batched_agreement:
@@ -94,12 +98,14 @@ def veto(
                 return verdict
         verdict.batched_agreement = agreement
     if verdict.problem is None and elsewhere is not None:
-        verdict.fitted = yield from _compared(model, fitting, elsewhere)
+        verdict.fitted_logits = yield from answers(model, fitting, elsewhere)
+        verdict.fitted = _compared(fitting, verdict.fitted_logits)
         verdict.problem = _there(bounds.broken_by(verdict.fitted), elsewhere)
     if verdict.problem is None and checking is not None:
         if checking.reference is None:
             yield from checking.answer(network)
-        verdict.checked = yield from _compared(model, checking, elsewhere)
+        verdict.checked_logits = yield from answers(model, checking, elsewhere)
+        verdict.checked = _compared(checking, verdict.checked_logits)
         verdict.checked_on = checking.name
         verdict.problem = _there(bounds.broken_by(verdict.checked), elsewhere)
     return verdict
@@ -111,19 +117,22 @@ def _there(problem: str | None, elsewhere: Elsewhere | None) -> str | None:
     return f"{problem} (on the provider {elsewhere.target.provider})"
 
 
-def _compared(
-    model: onnx.ModelProto, images: Images, elsewhere: Elsewhere | None
-) -> Generator[Tick, None, Comparison]:
-    """Compare a graph's answers on the provider that it is for, where that is at hand."""
+def answers(
+    model: onnx.ModelProto, images: Images, elsewhere: Elsewhere | None, *, stage: str = "checking"
+) -> Generator[Tick, None, NDArray[np.float32]]:
+    """Give a graph's logits, (images, classes) float32, on the provider that it is for, where that is at hand."""
     if elsewhere is None:
-        measurement = images.measure(model, "checking")
+        measurement = images.measure(model, stage)
         yield from measurement
-        return measurement.comparison
+        return measurement.logits
     with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
         pixels = Path(folder, "pixels.npy")
         rows = [images.given(model, path) for path in images.paths]
         np.save(pixels, np.concatenate(rows))
-        logits = yield from elsewhere.answers(model, pixels, threads=usable_cores())
+        return (yield from elsewhere.answers(model, pixels, threads=usable_cores()))
+
+
+def _compared(images: Images, logits: NDArray[np.float32]) -> Comparison:
     assert images.reference is not None
     return compare(images.reference, logits, images.targets)
 

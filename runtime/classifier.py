@@ -160,6 +160,25 @@ class Classifier:
         return self.metadata.preprocessing
 
     @property
+    def temperature(self) -> float:
+        """What the logits are divided by before the softmax, as the file says; 1 where it says nothing."""
+        return float(self.metadata.scores.get("temperature") or 1.0)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the file carries a temperature: its probabilities are then about the share of right answers."""
+        return self.metadata.scores.get("temperature") is not None
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability below which the file calls an answer unknown; None where it says nothing.
+
+        Predictions name the likeliest class all the same; whoever shows them decides.
+        """
+        threshold = self.metadata.scores.get("threshold")
+        return None if threshold is None else float(threshold)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know: how this device differs from the one that the file was measured on.
 
@@ -263,7 +282,7 @@ class Classifier:
         return np.concatenate(parts)
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Run the graph and turn its logits into probabilities.
+        """Run the graph and turn its logits into probabilities, at the file's temperature.
 
         Args:
             pixels: As `logits` takes them.
@@ -280,7 +299,7 @@ class Classifier:
             raise ModelError(
                 f"{self.name} answered with infinite values or NaN; export it anew with --precision int8 or float32"
             )
-        return softmax(logits)
+        return softmax(logits, self.temperature)
 
     def best(self, probabilities: NDArray[np.floating[Any]], top: int) -> tuple[Score, ...]:
         """Give the likeliest classes, best first.
@@ -350,9 +369,14 @@ class Classifier:
             )
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn logits into probabilities: (batch, classes) float32, each row's sum is 1."""
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Turn logits into probabilities: (batch, classes) float32, each row's sum is 1.
+
+    Args:
+        logits: (batch, classes) float32.
+        temperature: What they are divided by first (Guo et al. 2017); it changes no order.
+    """
+    exponents = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature))
     probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=-1, keepdims=True)
     return probabilities
 

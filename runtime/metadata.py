@@ -17,6 +17,9 @@ SCHEMA = 1
 
 PREFIX = "vit_edge."
 
+# The numbers among the scores that answers depend on, and what they may be.
+_SCORES = {"temperature": (0.001, 1000), "threshold": (0, 1)}
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -28,6 +31,8 @@ class Metadata:
         source: The checkpoint that the file was made from: its name, SHA-256 and network.
         recipe: How the file was made: precision, passes, target, processor, batch, oldest ONNX Runtime.
         proof: The measured agreement with torch, per set of images.
+        scores: The temperature that makes probabilities honest (absent where the scores are not calibrated), the
+            probability below which an answer is unknown, and what was measured of both.
     """
 
     labels: Labels
@@ -35,6 +40,16 @@ class Metadata:
     source: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, (low, high) in _SCORES.items():
+            value = self.scores.get(key)
+            usable = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+            if value is not None and not usable:
+                raise ModelError(
+                    f"expected {key} of scores to be a number from {low} to {high}, got {value!r}"
+                )
 
     def to_properties(self) -> dict[str, str]:
         """Give the entries of ``metadata_props``, all of them JSON."""
@@ -49,6 +64,8 @@ class Metadata:
         }
         if any(label.id for label in self.labels.items):
             properties["label_ids"] = [label.id for label in self.labels.items]
+        if self.scores:
+            properties["scores"] = self.scores
         return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in properties.items()}
 
     @classmethod
@@ -87,7 +104,7 @@ class Metadata:
                 preprocessing=Preprocessing.from_dict(_object(preprocess, "preprocess")),
                 **{
                     key: _object(_entry(properties, key, name) or {}, key)
-                    for key in ("source", "recipe", "proof")
+                    for key in ("source", "recipe", "proof", "scores")
                 },
             )
         except (ModelError, TypeError, ValueError) as error:

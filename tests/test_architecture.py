@@ -14,7 +14,7 @@ LAYERS = (
     ("cli",),
     ("export", "training"),
     ("checking",),
-    ("evaluation", "reference"),
+    ("evaluation", "reference", "scores"),
     ("data", "checkpoint", "quantizers"),
     ("models",),
     ("errors",),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from .checkpoint import Checkpoint
@@ -18,6 +19,7 @@ from .runtime.classifier import Classifier
 from .runtime.image import read_image
 from .runtime.labels import Labels
 from .runtime.preprocess import Preprocessing, preprocess
+from .scores import Honesty, honesty
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class Report:
         flips: The images with different answers.
         reference_images_per_s: From the file to torch's answer, one image at a time.
         model_images_per_s: From the file to the model's answer, one image at a time.
+        honesty: How far the model's probabilities are from its share of right answers; None without labels.
     """
 
     comparison: Comparison
     flips: tuple[Flip, ...]
     reference_images_per_s: float
     model_images_per_s: float
+    honesty: Honesty | None = None
 
     def to_dict(self, labels: Labels) -> dict[str, Any]:
         """Give plain values, ready for JSON."""
@@ -62,7 +66,15 @@ class Report:
             else [{"label": labels[index].name, "images": count} for index, count in accuracy.lost],
             "reference_images_per_s": self.reference_images_per_s,
             "model_images_per_s": self.model_images_per_s,
+            **_score_values(self.honesty),
         }
+
+
+def _score_values(found: Honesty | None) -> dict[str, Any]:
+    """Give the numbers of the scores; no temperature in the file is null."""
+    if found is None:
+        return {}
+    return {key: getattr(found, key) for key in ("ece_before", "ece_after", "answered", "right")}
 
 
 def check_model(
@@ -88,7 +100,8 @@ def check_model(
         yield done
     reference_logits, model_logits = np.concatenate(reference), np.concatenate(model)
     targets = [sample.target for sample in samples if sample.target is not None]
-    comparison = compare(reference_logits, model_logits, targets if len(targets) == len(samples) else None)
+    labelled = len(targets) == len(samples)
+    comparison = compare(reference_logits, model_logits, targets if labelled else None)
     yield Report(
         comparison=comparison,
         flips=tuple(
@@ -99,6 +112,17 @@ def check_model(
         ),
         reference_images_per_s=len(samples) / reference_s,
         model_images_per_s=len(samples) / model_s,
+        honesty=_honesty(classifier, model_logits, targets) if labelled else None,
+    )
+
+
+def _honesty(classifier: Classifier, logits: NDArray[np.float32], targets: Sequence[int]) -> Honesty:
+    return honesty(
+        "data",
+        logits,
+        targets,
+        temperature=classifier.temperature if classifier.calibrated else None,
+        threshold=classifier.threshold or 0.0,
     )
 
 

@@ -53,6 +53,7 @@ def test_json_holds_the_same_whole(digits_model: Path) -> None:
     assert values["source"] == metadata.source
     assert values["recipe"] == metadata.recipe
     assert values["proof"] == metadata.proof
+    assert values["scores"] == metadata.scores
     assert values["proof"]["check"]["agreement"] > 0.9
 
 
@@ -63,7 +64,8 @@ def test_a_file_that_says_little_has_no_rows_for_the_rest(tmp_path: Path) -> Non
     done = call("info", path)
     assert done.returncode == 0, done.stderr
     names = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert names == ["file", "labels", "preprocessing", "input", "batch"]
+    assert names == ["file", "labels", "preprocessing", "input", "batch", "scores"]
+    assert done.stdout.endswith("scores              not calibrated\n")
     assert "batch               2\n" in done.stdout
     assert "; ".join(str(label) for label in LABELS.items) in done.stdout
     assert "None" not in done.stdout

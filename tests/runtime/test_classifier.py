@@ -98,6 +98,25 @@ def test_large_logits_do_not_overflow() -> None:
     np.testing.assert_allclose(probabilities, [[0.7310586, 0, 0.26894143], [1 / 3] * 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1, 3.5])
+def test_the_files_temperature_is_applied_and_changes_no_answer(temperature: float) -> None:
+    """It was fitted for this graph; the order of the classes is the same whatever it is."""
+    scores = {"temperature": temperature, "threshold": 0.6}
+    calibrated = Classifier(colour_model(replace(METADATA, scores=scores)), threads=1)
+    assert (calibrated.calibrated, calibrated.temperature, calibrated.threshold) == (True, temperature, 0.6)
+    picture = flat_colour("red", shade=40)
+    logits = calibrated.logits(calibrated.pixels(picture)[None])[0].astype(np.float64)
+    expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+    prediction = calibrated(picture)
+    assert [score.index for score in prediction.top] == np.argsort(-expected, kind="stable").tolist()
+    np.testing.assert_allclose(prediction.probability, expected.max(), rtol=1e-5)
+
+
+def test_a_file_without_scores_is_not_calibrated(classifier: Classifier) -> None:
+    """Its probabilities are the plain softmax, and it says nothing of when an answer is unknown."""
+    assert (classifier.calibrated, classifier.temperature, classifier.threshold) == (False, 1.0, None)
+
+
 def test_top_says_how_many_classes_come_best_first(classifier: Classifier) -> None:
     """More classes than there are is all of them."""
     picture = flat_colour("green")

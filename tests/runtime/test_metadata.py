@@ -29,6 +29,7 @@ def test_entries_are_read_back_as_they_were_written() -> None:
         source={"name": "a.safetensors", "sha256": "00", "network": {"depth": 12}},
         recipe={"precision": "int8", "steps": ["Trace"]},
         proof={"check": {"agreement": 0.98}},
+        scores={"temperature": 1.25, "threshold": 0.5},
     )
     properties = metadata.to_properties()
     assert Metadata.from_properties(properties, "a.onnx") == metadata
@@ -67,7 +68,7 @@ def test_a_file_without_labels_or_preprocessing_is_refused(without: tuple[str, .
 def test_a_file_without_origin_recipe_and_proof_is_read() -> None:
     """Answers do not depend on them."""
     metadata = Classifier(colour_model(without=("source", "recipe", "proof", "label_ids"))).metadata
-    assert (metadata.source, metadata.recipe, metadata.proof) == ({}, {}, {})
+    assert (metadata.source, metadata.recipe, metadata.proof, metadata.scores) == ({}, {}, {}, {})
     assert metadata.labels[0] == Label("red")
 
 
@@ -88,7 +89,9 @@ def test_a_schema_that_is_no_number_is_refused(schema: str) -> None:
     assert AGAIN in text
 
 
-@pytest.mark.parametrize("key", ["schema", "labels", "label_ids", "preprocess", "source", "recipe", "proof"])
+@pytest.mark.parametrize(
+    "key", ["schema", "labels", "label_ids", "preprocess", "source", "recipe", "proof", "scores"]
+)
 @pytest.mark.parametrize("text", ["{", "", "red", "[" * 100_000])
 def test_an_entry_that_is_no_json_is_named(key: str, text: str) -> None:
     """The sentence names the entry; a parser's own error names neither file nor entry."""
@@ -118,6 +121,14 @@ def test_an_entry_that_is_no_json_is_named(key: str, text: str) -> None:
         ("source", ["a"]),
         ("recipe", "int8"),
         ("proof", 1),
+        ("scores", [1]),
+        ("scores", {"temperature": 0}),
+        ("scores", {"temperature": "1"}),
+        ("scores", {"temperature": True}),
+        ("scores", {"temperature": float("nan")}),
+        ("scores", {"temperature": 10**400}),
+        ("scores", {"threshold": 50}),
+        ("scores", {"threshold": -0.1}),
     ],
 )
 def test_an_entry_of_another_shape_is_refused(key: str, value: object) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..checking import Report
     from ..evaluation import Bounds
     from ..runtime.labels import Labels
+    from ..scores import Honesty
 
 # Lines of a list that a person still reads; --json has all of them.
 _SHOWN = 10
@@ -104,8 +105,9 @@ def _table(report: "Report", labels: "Labels") -> str:
             ),
             ("top-1 drop", f"{accuracy.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})"),
         ]
+        rows += _score_rows(report.honesty)
         lost = [f"  {labels[index].name}: {count}" for index, count in accuracy.lost if count > 0]
-    lines = [f"{name:<18} {value}" for name, value in rows]
+    lines = [f"{name:<26} {value}" for name, value in rows]
     flips = [
         f"  {flip.path}: {labels[flip.reference].name} -> {labels[flip.model].name}" for flip in report.flips
     ]
@@ -115,3 +117,18 @@ def _table(report: "Report", labels: "Labels") -> str:
             if len(entries) > _SHOWN:
                 lines.append(f"  and {len(entries) - _SHOWN} more; --json lists all")
     return "\n".join(lines)
+
+
+def _score_rows(found: "Honesty | None") -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    before = f"{100 * found.ece_before:.2f} %"
+    if found.ece_after is None:
+        error = f"{before}; the file's scores are not calibrated"
+    else:
+        error = f"{before} before, {100 * found.ece_after:.2f} % after the file's temperature"
+    right = "" if found.right is None else f", {100 * found.right:.2f} % of them right"
+    return [
+        ("expected calibration error", error),
+        ("answered, not unknown", f"{100 * found.answered:.2f} %{right}"),
+    ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError, ImageError
+from ..errors import DataError, ImageError, OptionError
 from . import options as shared
 from .progress import Advance, answer, note, progress
 
@@ -22,6 +22,9 @@ _LONG = 20
 
 _STDIN = "-"
 
+UNKNOWN = "unknown"
+"""What an answer below the threshold is called."""
+
 
 def classify(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
@@ -32,6 +35,13 @@ def classify(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 1,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P|auto",
+            help="Call an answer unknown below this probability, 0..1, or below the file's own (auto).",
+        ),
+    ] = None,
     provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
     threads: Annotated[
         int | None,
@@ -59,6 +69,7 @@ def classify(
     ):
         for difference in classifier.notes:
             note(f"note: {difference}")
+        least = _least(threshold, classifier)
         if not as_json:
             width = max(len(image) for image in images)
             answer(f"{'image':<{width}}  probability  {'ms':>6}  label")
@@ -69,12 +80,36 @@ def classify(
                 if as_json:
                     answer(json.dumps({"source": image, "error": str(found)}))
             elif as_json:
-                answer(json.dumps({"source": image} | found.to_dict()))
+                unknown = {"label": UNKNOWN} if found.probability < least else {}
+                answer(json.dumps({"source": image} | found.to_dict() | unknown))
             else:
-                _print_rows(image, found, width)
+                _print_rows(image, found, width, least)
     if failed:
         note(f"{failed} of {len(images)} images could not be read")
         raise typer.Exit(1)
+
+
+def _least(text: str | None, classifier: "Classifier") -> float:
+    """Give the least probability of a known answer; 0 where every answer is one."""
+    if text is None:
+        return 0.0
+    if text == "auto":
+        if classifier.threshold is None:
+            raise OptionError(
+                f"{classifier.name} says nothing of a threshold; give --threshold a number, or export it anew"
+            )
+        return classifier.threshold
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise OptionError(f"expected --threshold from 0 to 1, or auto, got {text!r}")
+    if not classifier.calibrated:
+        note(
+            f"note: the scores of {classifier.name} are not calibrated: {value:g} is the network's own opinion"
+        )
+    return value
 
 
 def _answers(
@@ -98,11 +133,13 @@ def _read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _print_rows(image: str, prediction: "Prediction", width: int) -> None:
+def _print_rows(image: str, prediction: "Prediction", width: int, least: float) -> None:
     for place, score in enumerate(prediction.top):
+        unknown = place == 0 and score.probability < least
+        label = f"{UNKNOWN} (likeliest: {score.label})" if unknown else score.label
         first = f"{image:<{width}}" if place == 0 else " " * width
         latency = f"{prediction.latency_ms:6.1f}" if place == 0 else " " * 6
-        answer(f"{first}  {100 * score.probability:9.2f} %  {latency}  {score.label}")
+        answer(f"{first}  {100 * score.probability:9.2f} %  {latency}  {label}")
 
 
 def _expand(sources: Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from .progress import Stages, note
 
 if TYPE_CHECKING:
     from ..export import Export, Step
+    from ..scores import Scores
 
 # Named here, so that the command's help needs nothing of what an export does.
 TARGET_NAMES = ("cpu", "cpu-avx2", "openvino", "tensorrt", "qnn", "coreml")
@@ -33,7 +34,8 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of images that choose and fit; those of your own domain, without labels."
+            help="A folder of images that choose and fit; those of your own domain. Labels are not needed; with a "
+            "folder per class they make the probabilities honest."
         ),
     ] = None,
     check: Annotated[
@@ -109,6 +111,15 @@ def export(
     min_speedup: Annotated[
         float, typer.Option(min=0.0, help="How many times as fast as float32 INT8 must be on this machine.")
     ] = 1.05,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="The probability below which the file calls an answer unknown; half way from a blind guess to "
+            "certainty unless given.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     as_json: Annotated[
         bool,
@@ -144,6 +155,7 @@ def export(
         pick=pick,  # type: ignore[arg-type]
         merge_tokens=merge_tokens,
         target_python=target_python,
+        threshold=threshold,
         force=force,
     )
     given_labels, given_preprocessing = given(labels, preprocess)
@@ -224,6 +236,7 @@ def _summary(result: "Export", reference: str) -> str:
             f"  one answer                     not timed: the provider of {result.target} is not installed here; "
             "name an interpreter that has it with --target-python, or time it on the device"
         )
+    lines += _score_lines(result.scores)
     if result.reason:
         lines.append(f"  not int8, since {result.reason}")
     if not result.complete:
@@ -231,6 +244,32 @@ def _summary(result: "Export", reference: str) -> str:
             "  the search was cut short; the same command again goes on with its measurements, or give more --budget"
         )
     return "\n".join(lines)
+
+
+def _score_lines(scores: "Scores") -> list[str]:
+    """Say how far the probabilities can be trusted."""
+    if scores.temperature is not None and scores.fitted is not None:
+        low, high = scores.temperature.interval
+        told = f"temperature {scores.temperature.value:.3f} (95 % interval {low:.2f} to {high:.2f})"
+        lines = [f"  scores                         {told} from {scores.fitted.images} labelled images"]
+    else:
+        lines = [f"  scores                         not calibrated: {scores.reason}"]
+    for found in (scores.fitted, scores.checked):
+        if found is not None:
+            after = "" if found.ece_after is None else f" -> {100 * found.ece_after:.2f} %"
+            lines.append(
+                f"  expected calibration error     {100 * found.ece_before:.2f} %{after} on {found.images} images of "
+                f"{found.set}"
+            )
+    answered = scores.checked or scores.fitted
+    line = f"  unknown below                  {scores.threshold:.2f}"
+    if answered is not None:
+        right = "" if answered.right is None else f", {100 * answered.right:.1f} % of them right"
+        line += f": {100 * answered.answered:.1f} % of {answered.set} are answered{right}"
+    lines.append(line)
+    if scores.doubt:
+        lines.append(f"  but {scores.doubt}")
+    return lines
 
 
 def _table(result: "Export") -> list[str]:

@@ -65,6 +65,7 @@ def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
         "source": dict(metadata.source),
         "recipe": dict(metadata.recipe),
         "proof": dict(metadata.proof),
+        "scores": dict(metadata.scores),
         "notes": list(classifier.notes),
     }
 
@@ -81,6 +82,7 @@ def _page(values: Mapping[str, Any]) -> str:
         *_source_rows(values["source"]),
         *_recipe_rows(values["recipe"]),
         *_proof_rows(values["proof"]),
+        *_score_rows(values["scores"]),
         *(("on this device", note) for note in values["notes"]),
     ]
     return "\n".join(f"{name:<19} {value}" for name, value in rows)
@@ -127,6 +129,26 @@ def _proof_rows(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "one answer took", f"{both}, on {times['threads']} threads there"
     if "not_int8" in proof:
         yield "not int8, since", proof["not_int8"]
+
+
+def _score_rows(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if scores.get("temperature") is None:
+        reason = f": {scores['not_calibrated']}" if "not_calibrated" in scores else ""
+        yield "scores", f"not calibrated{reason}"
+    else:
+        low, high = scores.get("temperature_interval", (scores["temperature"],) * 2)
+        yield "scores", f"calibrated: temperature {scores['temperature']:.3f} ({low:.2f} to {high:.2f})"
+    for found in (scores, scores.get("check", {})):
+        if "ece_before" in found:
+            after = f" -> {100 * found['ece_after']:.2f} %" if "ece_after" in found else ""
+            yield (
+                "calibration error",
+                f"{100 * found['ece_before']:.2f} %{after} on {found['images']} images of {found['set']}",
+            )
+    if scores.get("threshold") is not None:
+        yield "unknown below", f"{scores['threshold']:.2f}"
+    if "doubt" in scores:
+        yield "but", scores["doubt"]
 
 
 def _proof(found: Mapping[str, Any]) -> str:
