@@ -5,16 +5,21 @@ The folder works by itself: copied into another application, under any name, it 
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ImageError, ModelError, ProviderError, VitEdgeError
+from .errors import ImageError, ModelError, ProviderError, SourceError, VitEdgeError
 from .labels import Label, Labels
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Prediction, Score
+    from .frame import Frame
     from .metadata import Metadata
     from .preprocess import Preprocessing
+    from .sources import Capture, Gap, Source, open_source
 
 __all__ = [
+    "Capture",
     "Classifier",
+    "Frame",
+    "Gap",
     "ImageError",
     "Label",
     "Labels",
@@ -24,7 +29,10 @@ __all__ = [
     "Preprocessing",
     "ProviderError",
     "Score",
+    "Source",
+    "SourceError",
     "VitEdgeError",
+    "open_source",
 ]
 
 # These need ONNX Runtime or OpenCV, which the command line's help does without.
@@ -34,6 +42,11 @@ _HOMES = {
     "Score": "classifier",
     "Metadata": "metadata",
     "Preprocessing": "preprocess",
+    "Frame": "frame",
+    "Capture": "sources",
+    "Gap": "sources",
+    "Source": "sources",
+    "open_source": "sources",
 }
 
 

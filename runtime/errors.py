@@ -15,3 +15,7 @@ class ModelError(VitEdgeError):
 
 class ProviderError(VitEdgeError):
     """An execution provider that is missing, or that did not take the model."""
+
+
+class SourceError(VitEdgeError):
+    """A camera, stream, video or folder that is absent, busy or forbidden, or that gives no pictures."""

@@ -1,6 +1,6 @@
 """The errors that a user of the workshop can cause, on top of the runtime's."""
 
-from .runtime.errors import ImageError, ModelError, ProviderError, VitEdgeError
+from .runtime.errors import ImageError, ModelError, ProviderError, SourceError, VitEdgeError
 
 __all__ = [
     "CheckpointError",
@@ -10,6 +10,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "ProviderError",
+    "SourceError",
     "TrainingError",
     "VitEdgeError",
 ]

@@ -1,0 +1,344 @@
+"""Files, pipes and iterators: every frame, in order, and then the end."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import vit_edge
+from vit_edge.errors import ImageError, SourceError
+from vit_edge.runtime import Capture, open_source
+from vit_edge.runtime.image import read_image
+
+from ...streams import mjpeg_server
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+
+
+def flat(colour: str, size: tuple[int, int] = (64, 48)) -> NDArray[np.uint8]:
+    return np.full((size[1], size[0], 3), COLOURS[colour], np.uint8)
+
+
+def encoded(image: NDArray[np.uint8], suffix: str = ".jpg", *options: int) -> bytes:
+    return bytes(cv2.imencode(suffix, image[..., ::-1], options)[1])
+
+
+def colour_of(image: NDArray[np.uint8]) -> str:
+    """Name the colour that a picture has most of; a swap of red and blue shows."""
+    return tuple(COLOURS)[int(image.reshape(-1, 3).mean(axis=0).argmax())]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A video of 60 frames that grow lighter, red at first and blue from the middle on, at 20 frames a second."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 48))
+    for number in range(60):
+        writer.write((flat("red" if number < 30 else "blue") // 60 * (number + 1))[..., ::-1])
+    writer.release()
+    return path
+
+
+def test_a_video_gives_every_frame_at_once(clip: Path) -> None:
+    """Three seconds of video must neither take three seconds nor lose a frame when nobody is quick enough."""
+    start = time.monotonic()
+    with open_source(str(clip)) as source:
+        assert not source.live
+        assert source.fps == pytest.approx(20)
+        frames = []
+        for frame in source:
+            frames.append(frame)
+            time.sleep(0.001)
+        assert source.dropped == 0
+    assert time.monotonic() - start < 2.9
+    assert [frame.number for frame in frames] == list(range(60))
+    assert {frame.name for frame in frames} == {str(clip)}
+    lightness = [frame.image.max() for frame in frames]
+    assert lightness == sorted(lightness)
+    assert [colour_of(frames[place].image) for place in (20, 59)] == ["red", "blue"]
+    assert frames[0].image.shape == (48, 64, 3)
+    assert frames[0].image.dtype == np.uint8
+
+
+def test_a_video_over_http_is_a_file(clip: Path, tmp_path: Path) -> None:
+    """Its end is an end, not a camera that went away."""
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        port = server.stdout.readline().split("port ")[1].split()[0]
+        with open_source(f"http://me:secret@127.0.0.1:{port}/{clip.name}") as source:
+            assert source.name == f"http://127.0.0.1:{port}/clip.avi"
+            assert not source.live
+            assert len(list(source)) == 60
+    finally:
+        server.kill()
+        server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+def test_a_file_that_is_no_video_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """A truncated download and a text file both look like a video by name."""
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 2000)
+    with pytest.raises(
+        SourceError, match=r"broken\.mp4 is damaged, or no video that OpenCV .* reads \(moov atom not"
+    ):
+        open_source(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for place, colour in enumerate(("green", "blue", "red")):
+        path = tmp_path / "pictures" / ("more" if colour == "red" else ".") / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(flat(colour), ".png"))
+    (tmp_path / "pictures" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    return tmp_path / "pictures"
+
+
+def test_a_folder_gives_its_images_in_order(folder: Path) -> None:
+    """The order decides which answer belongs to which file."""
+    with open_source(folder) as source:
+        found = [(Path(frame.name).name, colour_of(frame.image)) for frame in source]
+    assert found == [("0.png", "green"), ("1.png", "blue"), ("2.png", "red")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"), [("*.png", ["0.png", "1.png"]), ("**/[12].png", ["1.png", "2.png"])]
+)
+def test_a_glob_gives_the_images_that_it_names(folder: Path, pattern: str, names: list[str]) -> None:
+    """Quoted, a pattern reaches the program unexpanded, and on Windows always."""
+    with open_source(str(folder / pattern)) as source:
+        assert [Path(frame.name).name for frame in source] == names
+
+
+def test_a_single_image_is_a_source(folder: Path) -> None:
+    """The shortest way to try a model."""
+    with open_source(str(folder / "0.png")) as source:
+        (frame,) = source
+    assert colour_of(frame.image) == "green"
+    assert frame.name == str(folder / "0.png")
+
+
+def test_a_damaged_image_of_many_is_left_out_and_noted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bad picture must not end a night's work, nor vanish without a word."""
+    (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    with open_source(folder) as source:
+        assert [Path(frame.name).name for frame in source] == ["0.png", "2.png"]
+    assert "1.png is truncated" in caplog.text
+    with open_source(str(folder / "1.png")) as source, pytest.raises(ImageError, match="is truncated"):
+        list(source)
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Each of these would else end in an empty run that looks like a success."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    for source, message in {
+        str(
+            tmp_path / "absent.mp4"
+        ): r"absent\.mp4 does not exist; expected a camera's number or device, an address",
+        str(tmp_path / "empty"): r"expected images \(such as \.jpg or \.png files\) in .*empty, got none",
+        str(tmp_path / "*.jpg"): r"to name images, got nothing; check the pattern",
+        str(tmp_path / "*.txt"): r"to name images, got 1 files, none of them an image",
+        "": "got nothing",
+    }.items():
+        with pytest.raises(SourceError, match=message):
+            open_source(source)
+    with pytest.raises(SourceError, match=r"got a float|got float"):
+        open_source(1.5)  # type: ignore[arg-type]
+
+
+PIPED = """
+import sys
+from vit_edge.runtime import open_source
+with open_source("-") as source:
+    for frame in source:
+        print(frame.number, frame.image.shape[:2], frame.name, frame.image.reshape(-1, 3).mean(axis=0).argmax())
+"""
+
+
+def piped(data: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run a program of its own that reads images from its standard input."""
+    return subprocess.run(
+        [sys.executable, "-c", PIPED],
+        env=os.environ | {"PYTHONPATH": str(Path(vit_edge.__file__).parents[1])},
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_images_on_standard_input_are_taken_apart() -> None:
+    """``cat *.jpg``, ``libcamera-vid --codec mjpeg -o -`` and ``curl`` of a web camera all send such a stream."""
+    progressive = encoded(flat("green", (32, 32)), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    restarts = encoded(flat("blue", (128, 96)), ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2)
+    # A thumbnail within: a whole JPEG with an end of its own.
+    plain = encoded(flat("red"))
+    thumbnail = b"\xff\xe1" + (len(progressive) + 8).to_bytes(2, "big") + b"Exif\0\0" + progressive
+    parts = [
+        plain[:2] + thumbnail + plain[2:],
+        progressive,
+        encoded(flat("green"), ".png"),
+        b"\r\n--part\r\nContent-Type: image/jpeg\r\n\r\n" + restarts,
+    ]
+    done = piped(b"".join(parts))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines == [
+        "0 (48, 64) standard input 0",
+        "1 (32, 32) standard input 1",
+        "2 (48, 64) standard input 1",
+        "3 (96, 128) standard input 2",
+    ]
+
+
+def test_a_pipe_that_ends_within_an_image_gives_those_before() -> None:
+    """A sender that is stopped stops wherever it is."""
+    done = piped(encoded(flat("red")) + encoded(flat("blue"))[:-40])
+    assert done.returncode == 0
+    assert done.stdout.decode().splitlines() == ["0 (48, 64) standard input 0"]
+    assert b"standard input ends within an image, which is left out" in done.stderr
+
+
+def test_a_pipe_without_images_is_an_error() -> None:
+    """Raw or compressed video piped in by mistake must not look like an empty stream."""
+    done = piped(b"not a picture " * 10000)
+    assert done.returncode == 1
+    assert b"expected JPEG or PNG images one after another from standard input, got none" in done.stderr
+
+
+@pytest.mark.parametrize("live", [None, True])
+def test_closing_ends_a_wait_for_a_silent_pipe(tmp_path: Path, live: bool | None) -> None:
+    """A sender that is alive and says nothing must not keep the program from stopping."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sent = []
+
+    def send() -> None:
+        sent.append(pipe.open("wb", buffering=0))
+        sent[0].write(encoded(flat("red")))
+
+    threading.Thread(target=send).start()
+    with open_source(pipe, capture=Capture(live=live, stall_s=30)) as source:
+        threading.Timer(0.5, source.close).start()
+        start = time.monotonic()
+        assert [colour_of(frame.image) for frame in source] == ["red"]
+        assert 0.4 < time.monotonic() - start < 1.5
+    sent[0].close()
+
+
+def test_an_iterator_is_asked_only_when_a_frame_is_wanted() -> None:
+    """A game's screen or a simulator gives its state of now, not one that was drawn earlier."""
+    drawn = []
+
+    def screen() -> Iterator[NDArray[np.uint8]]:
+        try:
+            for number in range(5):
+                drawn.append(number)
+                yield np.full((8, 8), number, np.uint8)
+        finally:
+            drawn.append(-1)
+
+    with open_source(screen()) as source:
+        assert drawn == []
+        frames = iter(source)
+        assert [next(frames).image[0, 0, 0] for _ in range(2)] == [0, 1]
+        assert drawn == [0, 1]
+    assert drawn == [0, 1, -1]
+    assert list(source) == []
+
+
+def test_an_iterator_of_something_else_is_an_error() -> None:
+    """Floats from 0 to 1 would be read as black."""
+    with (
+        open_source([np.zeros((8, 8, 3), np.float32)]) as source,
+        pytest.raises(ImageError, match="dtype uint8"),
+    ):
+        list(source)
+
+
+def test_an_iterator_may_be_live() -> None:
+    """Then it is read as fast as it gives, and what nobody took is passed over."""
+
+    def ticking() -> Iterator[NDArray[np.uint8]]:
+        for number in range(40):
+            yield np.full((8, 8), number, np.uint8)
+            time.sleep(0.01)
+
+    with open_source(ticking(), capture=Capture(live=True)) as source:
+        frames = []
+        for frame in source:
+            frames.append(frame)
+            time.sleep(0.1)
+        assert source.live
+    assert 3 < len(frames) < 9
+    assert all(frame.image[0, 0, 0] == frame.number for frame in frames)
+    assert source.dropped == 40 - len(frames)
+
+
+def test_the_error_of_an_iterator_reaches_whoever_iterates() -> None:
+    """It happens in the reading thread, whose traceback nobody would see."""
+
+    def failing() -> Iterator[NDArray[np.uint8]]:
+        yield np.zeros((8, 8), np.uint8)
+        raise RuntimeError("the simulator crashed")
+
+    with (
+        open_source(failing(), capture=Capture(live=True)) as source,
+        pytest.raises(RuntimeError, match="the simulator crashed"),
+    ):
+        list(source)
+
+
+def test_live_is_what_it_is(clip: Path) -> None:
+    """An option that cannot be kept is refused, not forgotten."""
+    with pytest.raises(SourceError, match=r"clip\.avi is no live source; every frame of a file is answered"):
+        open_source(clip, capture=Capture(live=True))
+    with mjpeg_server() as server, pytest.raises(SourceError, match="a camera or stream is always live"):
+        open_source(server.url, capture=Capture(live=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (0, 480)}, "expected a size as width and height in pixels, like 1280x720"),
+        ({"fps": 0}, "expected more than 0 frames a second"),
+        ({"fourcc": "MJPEG"}, "expected the four letters of a format, such as MJPG or YUYV, got 'MJPEG'"),
+        ({"stall_s": 0}, "expected times above 0 s"),
+    ],
+)
+def test_impossible_captures_are_refused(options: dict[str, object], message: str) -> None:
+    """A driver would take them in silence and do something else."""
+    with pytest.raises(SourceError, match=message):
+        Capture(**options)  # type: ignore[arg-type]
+
+
+def test_a_video_is_closed_from_another_thread(clip: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The frame that is being decoded meanwhile must be finished first, or OpenCV crashes."""
+    caplog.set_level(logging.DEBUG)
+    for _ in range(20):
+        source = open_source(clip)
+        threading.Timer(0.002, source.close).start()
+        assert len(list(source)) <= 60
+        assert list(source) == []
+    assert read_image(flat("red")).shape == (48, 64, 3)
