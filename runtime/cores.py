@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
@@ -15,9 +15,12 @@ def usable_cores() -> int:
     ONNX Runtime's own default counts the machine's cores, and in a container limited to fewer its threads then
     wait for one another.
     """
-    # Where the system knows no affinity (macOS, Windows), all cores are granted.
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(granted, math.ceil(quota_cores(_CGROUPS, _OWN_CGROUP))))
+    return max(1, min(affinity_cores(), math.ceil(quota_cores(CGROUPS, OWN_CGROUP))))
+
+
+def affinity_cores() -> int:
+    """Give the number of cores in the affinity mask; all, where the system knows none (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota_cores(cgroups: Path, own: Path) -> float:
@@ -49,24 +52,32 @@ def parse_quota(text: str) -> float | None:
         return None
 
 
-def _texts(cgroups: Path, own: Path) -> Iterator[str]:
-    # Version 2: a container sees its own group as the root; a service's group lies below, as do its parents' limits.
-    for group in _groups(own):
-        yield _read(cgroups / group / "cpu.max")
-    # Version 1: the two numbers are files of their own.
-    yield " ".join(_read(cgroups / "cpu" / f"cpu.cfs_{part}_us") for part in ("quota", "period"))
+def own_groups(own: Path, controller: str) -> Iterator[Path]:
+    """Give a process's control group and all above it, relative to where they are mounted (cgroups(7)).
 
-
-def _groups(own: Path) -> Iterator[Path]:
-    """Give the process's group and all above it, relative to the mount (cgroups(7), "0::/path" in version 2)."""
+    Args:
+        own: The file that names them, as ``/proc/self/cgroup`` does.
+        controller: Version 1's name of what is controlled (``cpu``); empty for version 2, which has one tree for all.
+    """
     for line in _read(own).splitlines():
-        if line.startswith("0::/"):
-            group = Path(line.removeprefix("0::/"))
+        _, controllers, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
+        if controller in controllers.split(","):
+            group = Path(path.lstrip("/"))
             # In a namespace of its own a process may see its group above the root, as "0::/../x".
             if ".." not in group.parts:
                 yield from (group, *group.parents)
                 return
     yield Path()
+
+
+def _texts(cgroups: Path, own: Path) -> Iterator[str]:
+    # Version 2: a container sees its own group as the root; a service's group lies below, as do its parents' limits.
+    for group in own_groups(own, ""):
+        yield _read(cgroups / group / "cpu.max")
+    # Version 1: the two numbers are files of their own. What a container reads as its group's path is often the
+    # host's, which it does not have; then the root, the last of the groups, is its own.
+    for group in own_groups(own, "cpu"):
+        yield " ".join(_read(cgroups / "cpu" / group / f"cpu.cfs_{part}_us") for part in ("quota", "period"))
 
 
 def _read(path: Path) -> str:

@@ -21,6 +21,9 @@ INT8_FEATURES = (
 # Any of these sums four unsigned-by-signed products in 32 bits.
 _X86_DOT_PRODUCTS = ("avx_vnni", "avx512_vnni", "amx_int8")
 
+DOT_PRODUCTS = (*_X86_DOT_PRODUCTS, "asimddp", "i8mm")
+"""The features with which several 8-bit products are summed by one instruction."""
+
 # A recipe for one of these targets needs no more of the processor than this, wherever it was measured.
 _ENOUGH = {"cpu-avx2": ("avx2",)}
 

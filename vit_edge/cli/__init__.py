@@ -13,6 +13,7 @@ from ..errors import OptionError, VitEdgeError
 from .check import check
 from .classify import classify
 from .demo import demo
+from .doctor import doctor
 from .export import export
 from .info import info, models
 from .train import train
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_COMMANDS: tuple[Callable[..., Any], ...] = (demo, train, export, check, classify, info, models)
+_COMMANDS: tuple[Callable[..., Any], ...] = (demo, train, export, check, classify, info, models, doctor)
 for _command in _COMMANDS:
     app.command()(_command)
 

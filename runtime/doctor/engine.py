@@ -1,0 +1,121 @@
+"""ONNX Runtime: its wheels, whether it loads, and which of its providers really start."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .child import Outcome, attempt
+from .finding import Finding
+from .loading import load_failure, unmet
+from .wheels import Wheel, reinstall, wheel_findings, wheels
+
+# Of two wheels, the one that was installed for its provider; the plain one is everybody's second.
+_KEEP = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime")
+
+# What only one of an NVIDIA driver's ways of being installed has: a server's or a PC's, and a Jetson's.
+_NVIDIA = ("proc/driver/nvidia/version", "dev/nvidia0", "dev/nvhost-gpu", "dev/nvgpu/igpu0")
+
+_CURES = {
+    "cuda": "With an NVIDIA GPU, install its driver and `pip install 'onnxruntime-gpu[cuda,cudnn]'`; "
+    "without one, `pip uninstall -y onnxruntime-gpu`, then `pip install onnxruntime`.",
+    "tensorrt": "Install TensorRT and name the folder of its libraries in LD_LIBRARY_PATH, or do without: the other "
+    "providers need none of it.",
+    "openvino": "Install its wheel anew: `pip install --force-reinstall onnxruntime-openvino`.",
+}
+_ANY_CURE = "Install what the provider needs, or choose another one with `--provider`."
+
+# TensorRT comes with every wheel for CUDA, and most who take that wheel never install TensorRT's own libraries.
+_OPTIONAL = ("tensorrt",)
+
+
+def engine(root: Path = Path("/")) -> Iterator[Finding]:
+    """Examine ONNX Runtime.
+
+    Args:
+        root: Where the system's files begin.
+    """
+    found = wheels("onnxruntime")
+    outcome = attempt("try_onnxruntime")
+    if outcome.missing == "onnxruntime":
+        yield Finding(
+            "onnxruntime.load",
+            "problem",
+            "ONNX Runtime is not installed: no model can run",
+            "`pip install 'vit-edge[runtime]'`, or `'vit-edge[runtime-headless]'` on a device without a screen.",
+        )
+        return
+    version = outcome.values.get("version")
+    broken = list(wheel_findings("onnxruntime", found, keep=_KEEP, version=version))
+    yield from broken
+    if outcome.failure:
+        yield load_failure("onnxruntime", "ONNX Runtime", found, outcome)
+        return
+    if not any(finding.severity == "problem" for finding in broken):
+        origin = (
+            f"wheel {found[0].name}" if found else f"no wheel, from {Path(outcome.values['file']).parent}"
+        )
+        yield Finding(
+            "onnxruntime.load",
+            "ok",
+            f"ONNX Runtime {version} ({origin})",
+            details={**outcome.values, "wheels": [str(wheel) for wheel in found]},
+        )
+    for wheel in found:
+        yield from unmet(wheel)
+    providers: list[str] = outcome.values["providers"]
+    for name in providers:
+        yield _provider(name, attempt("try_onnxruntime", name), found)
+    if "cuda" not in providers and any((root / path).exists() for path in _NVIDIA):
+        names = " ".join(wheel.name for wheel in found) or "onnxruntime"
+        yield Finding(
+            "onnxruntime.gpu",
+            "note",
+            "there is an NVIDIA GPU, and this ONNX Runtime has no CUDA",
+            f"`pip uninstall -y {names}`, then `pip install 'vit-edge[runtime-gpu]'`; on a Jetson take the wheel that "
+            "its maker builds.",
+        )
+
+
+def missing_libraries(log: str) -> tuple[str, ...]:
+    """Name the shared libraries that a provider's own library lacks, from what ONNX Runtime wrote.
+
+    The loader names the first one only; ``ldd``, where there is one, names all.
+    """
+    names = re.findall(r"([\w.+-]+\.so[.\d]*): cannot open shared object", log)
+    if shutil.which("ldd"):
+        for library in re.findall(r"Failed to load library (\S+\.so\S*) with error", log):
+            done = subprocess.run(["ldd", library], capture_output=True, text=True, timeout=60, check=False)
+            names += re.findall(r"(\S+) => not found", done.stdout)
+    # One provider brings another one's library in with a bare name, which ldd does not find.
+    return tuple(name for name in dict.fromkeys(names) if not name.startswith("libonnxruntime"))
+
+
+def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
+    ident = f"onnxruntime.{name}"
+    if not outcome.failure:
+        if outcome.values["right"]:
+            return Finding(ident, "ok", f"{name} starts and computes rightly")
+        return Finding(
+            ident,
+            "problem",
+            f"{name} starts and computes a wrong product",
+            f"Update its driver and {found[0].name if found else 'ONNX Runtime'}, or choose another provider.",
+        )
+    missing = missing_libraries(outcome.log)
+    cure = _CURES.get(name, _ANY_CURE)
+    if missing:
+        few = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        why = f"missing {'library' if len(missing) == 1 else 'libraries'} {few}"
+    else:
+        why = outcome.failure
+        if name == "cpu":
+            cure = f"Install ONNX Runtime anew: {reinstall(found[0])}." if found else _ANY_CURE
+    return Finding(
+        ident,
+        "note" if name in _OPTIONAL else "problem",
+        f"{name} does not start: {why}",
+        cure,
+        {"missing_libraries": list(missing), "reason": outcome.failure, "log": outcome.log[-4000:]},
+    )

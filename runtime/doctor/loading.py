@@ -1,0 +1,86 @@
+"""Why a module does not load although it is installed, and which other packages its wheel lacks."""
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution, version
+
+from .child import Outcome
+from .finding import Finding
+from .wheels import Wheel, reinstall
+
+_LIBRARY = re.compile(r"([\w.+-]+\.so[.\d]*): cannot open shared object")
+
+# What NumPy and the modules built with another NumPy say (numpy's "troubleshooting import errors").
+_NUMPY = re.compile(r"numpy\.core\.multiarray|_ARRAY_API|compiled using NumPy|numpy\.dtype size changed")
+
+
+def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome) -> Finding:
+    """Say why a module that is installed does not load.
+
+    Args:
+        area: What the finding is about.
+        title: The module's name for people.
+        found: The wheels that bring it.
+        outcome: What came of loading it.
+    """
+    name = found[0].name if found else title
+    library = _LIBRARY.search(outcome.failure)
+    again = f"Install it anew: {reinstall(found[0])}." if found else f"Install the wheel of {title} anew."
+    if library and area == "opencv" and "headless" not in name:
+        cure = (
+            f"Without a screen, `pip uninstall -y {name}`, then `pip install opencv-python-headless`; with one, "
+            f"install the system's package that has {library[1]} (`apt install libgl1 libglib2.0-0`)."
+        )
+    elif library:
+        cure = f"Install the system's package that has {library[1]}, or name its folder in LD_LIBRARY_PATH."
+    elif _NUMPY.search(outcome.failure + outcome.log):
+        cure = f"It was built for another NumPy: `pip install --upgrade {name} numpy`."
+    elif "GLIBC" in outcome.failure:
+        cure = f"This system is older than the wheel: update the system, or install an older {name}."
+    elif "SIGILL" in outcome.failure:
+        cure = f"The wheel wants instructions that this processor lacks: take an older {name} or the system's package."
+    else:
+        cure = again
+    return Finding(
+        f"{area}.load",
+        "problem",
+        f"{title} ({', '.join(map(str, found)) or 'of the system'}) does not load: {outcome.failure}",
+        cure,
+        {"wheels": [str(wheel) for wheel in found], "reason": outcome.failure, "log": outcome.log[-4000:]},
+    )
+
+
+def not_for_this_python() -> str:
+    """Say that there are no wheels for a 32-bit Python, which a 64-bit kernel hides; empty where it has 64."""
+    return "" if struct.calcsize("P") == 8 else "this Python has 32 bits, for which there are no wheels"
+
+
+def unmet(wheel: Wheel) -> Iterator[Finding]:
+    """Say which packages that a wheel requires are absent or have a version that it does not take."""
+    try:
+        # Many environments have it, and onnxruntime brings it; without it, loading the module shows the worst.
+        requirements = import_module("packaging.requirements")
+    except ModuleNotFoundError:
+        return
+    for text in distribution(wheel.name).requires or ():
+        wanted = requirements.Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            present = version(wanted.name)
+        except PackageNotFoundError:
+            there = "is not installed"
+        else:
+            if wanted.specifier.contains(present, prereleases=True):
+                continue
+            there = f"{present} is installed"
+        plain = f"{wanted.name}{wanted.specifier}"
+        yield Finding(
+            f"packages.{wanted.name}",
+            "note",
+            f"{wheel} wants {plain}, and {wanted.name} {there}",
+            f"`pip install '{plain}'`.",
+            {"wheel": str(wheel), "wants": plain},
+        )

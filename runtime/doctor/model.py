@@ -1,0 +1,94 @@
+"""A model file on this device: whether it is sound, what differs from where it was measured, where its time goes."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import VitEdgeError
+from ..seal import check_seal
+from .child import attempt
+from .finding import Finding
+
+
+def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
+    """Examine a model file.
+
+    Args:
+        path: The file.
+        provider: The execution provider to run it on, as `Classifier` takes it.
+    """
+    if not path.is_file():
+        yield _refused("model.file", f"there is no file {path}; name one that `vit-edge export` made")
+        return
+    try:
+        # Of the file's bytes alone, so that damage shows even where nothing can run it.
+        check_seal(path, str(path))
+    except VitEdgeError as error:
+        yield _refused("model.file", str(error))
+        return
+    outcome = attempt("try_model", str(path), provider)
+    if outcome.missing:
+        yield Finding(
+            "model.file",
+            "note",
+            f"{path} is sealed and sound, and cannot be run without {outcome.missing}",
+            "Mend that first, and ask again.",
+        )
+        return
+    if outcome.failure:
+        yield _refused("model.inference", outcome.failure, log=outcome.log[-4000:])
+        return
+    values = outcome.values
+    yield Finding(
+        "model.file",
+        "ok",
+        f"{path}, {path.stat().st_size / 1e6:.2f} MB, sealed and sound: "
+        f"{', '.join(filter(None, (values['recipe'].get('precision'), str(values['classes']) + ' classes')))}",
+        details={key: values[key] for key in ("classes", "recipe", "input")},
+    )
+    for note in values["notes"]:
+        said, _, cure = note.partition(": ")
+        yield Finding(
+            "model.device", "note", said, _sentence(cure.removeprefix("answers and speed may differ; "))
+        )
+    yield inference(values)
+
+
+def inference(values: Mapping[str, Any]) -> Finding:
+    """Say where and how fast one inference ran.
+
+    Args:
+        values: What `try_model` gives.
+    """
+    providers = values["providers"]
+    where = " and ".join(f"{row['nodes']} nodes by {row['provider']}" for row in providers)
+    threads = values["threads"]
+    found = (
+        f"one inference took {values['total_ms']:.2f} ms on {values['provider']} with "
+        f"{threads} thread{'s' if threads > 1 else ''}: {where}"
+    )
+    keys = ("provider", "total_ms", "threads", "batch", "nodes", "providers", "operators")
+    details = {key: values[key] for key in keys}
+    strayed = sum(row["ms"] for row in providers if row["provider"] == "CPUExecutionProvider")
+    total = sum(row["ms"] for row in providers)
+    if values["provider"] != "cpu" and strayed > 0:
+        return Finding(
+            "model.inference",
+            "note",
+            f"{found}; {100 * strayed / total:.0f} % of the time went to the CPU",
+            f"Make a file for {values['provider']} with `vit-edge export --target {values['provider']}`.",
+            details,
+        )
+    return Finding("model.inference", "ok", found, details=details)
+
+
+def _refused(ident: str, sentence: str, **details: Any) -> Finding:
+    """Make a finding of an error: what comes behind its first semicolon is the cure."""
+    found, _, cure = sentence.partition("; ")
+    return Finding(
+        ident, "problem", found, _sentence(cure or "Make the file anew with `vit-edge export`"), details
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -1,0 +1,1 @@
+"""Each diagnosis is made true, and has to be found."""

@@ -1,0 +1,99 @@
+"""Examines environments: this one, changed ones, and new ones."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import vit_edge
+
+_EXAMINE = """
+import json, sys
+from pathlib import Path
+from vit_edge.runtime.doctor import examine
+model = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+print(json.dumps([finding.to_dict() for finding in examine(model)]))
+"""
+
+Findings = dict[str, dict[str, Any]]
+
+
+def examined(
+    *arguments: object,
+    first: Path | None = None,
+    python: Path | str = sys.executable,
+    env: Mapping[str, str] | None = None,
+    without: tuple[str, ...] = (),
+    before: Callable[[], None] | None = None,
+) -> Findings:
+    """Examine a device in a process of its own, and give the findings by their ids.
+
+    Args:
+        arguments: A model file, or nothing.
+        first: A folder whose modules hide all others of their name.
+        python: The interpreter.
+        env: Variables that are changed.
+        without: Variables that are not set.
+        before: What the process does to itself before it starts.
+    """
+    folders = [str(first)] if first else []
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*folders, str(Path(vit_edge.__file__).parents[1])])
+    }
+    done = subprocess.run(
+        [str(python), "-c", _EXAMINE, *map(str, arguments)],
+        env={key: value for key, value in {**environment, **(env or {})}.items() if key not in without},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=before,  # noqa: PLW1509
+    )
+    assert done.returncode == 0, done.stderr
+    # What the libraries write belongs to the trials, not to the examination.
+    assert done.stderr == ""
+    findings = json.loads(done.stdout)
+    for finding in findings:
+        assert finding["severity"] in ("ok", "note", "problem"), finding
+        # A finding without a cure leaves its reader alone; a cure of several sentences is a lecture.
+        assert finding["severity"] == "ok" or finding["cure"].endswith("."), finding
+        assert ". " not in finding["cure"], finding
+        assert "\n" not in finding["found"] + finding["cure"], finding
+    return {finding["id"]: finding for finding in findings}
+
+
+def module(folder: Path, name: str, text: str) -> Path:
+    """Put a package that runs some text when it is imported into a folder, and give the folder."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(text)
+    return folder
+
+
+def install(folder: Path, name: str, version: str, files: Mapping[str, str], *, requires: str = "") -> None:
+    """Lay out a wheel as pip does: its files over what is there, and a record of their sizes."""
+    for file, text in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
+    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    about.mkdir()
+    wanted = f"Requires-Dist: {requires}\n" if requires else ""
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{wanted}")
+    rows = [f"{file},sha256=,{len(text)}" for file, text in files.items()]
+    (about / "RECORD").write_text("\n".join([*rows, f"{about.name}/RECORD,,", ""]))
+
+
+def environment(folder: Path, *wheels: str) -> Path:
+    """Make an environment with real wheels, installed by pip one after the other, and give its interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
+    python = folder / "bin" / "python"
+    for wheel in wheels:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", wheel],
+            check=True,
+            timeout=600,
+            capture_output=True,
+        )
+    return python
