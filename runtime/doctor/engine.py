@@ -1,13 +1,10 @@
 """ONNX Runtime: its wheels, whether it loads, and which of its providers really start."""
 
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .child import Outcome, attempt
-from .finding import Finding
+from .finding import Finding, sentence
 from .loading import load_failure, unmet
 from .wheels import Wheel, reinstall, wheel_findings, wheels
 
@@ -24,7 +21,7 @@ _CURES = {
     "providers need none of it.",
     "openvino": "Install its wheel anew: `pip install --force-reinstall onnxruntime-openvino`.",
 }
-_ANY_CURE = "Install what the provider needs, or choose another one with `--provider`."
+_ANY_CURE = "Install what the provider needs, or choose another one"
 
 # TensorRT comes with every wheel for CUDA, and most who take that wheel never install TensorRT's own libraries.
 _OPTIONAL = ("tensorrt",)
@@ -38,7 +35,8 @@ def engine(root: Path = Path("/")) -> Iterator[Finding]:
     """
     found = wheels("onnxruntime")
     outcome = attempt("try_onnxruntime")
-    if outcome.missing == "onnxruntime":
+    # Of a mix that was half removed a wheel is left without its files.
+    if outcome.missing == "onnxruntime" and not found:
         yield Finding(
             "onnxruntime.load",
             "problem",
@@ -78,23 +76,9 @@ def engine(root: Path = Path("/")) -> Iterator[Finding]:
         )
 
 
-def missing_libraries(log: str) -> tuple[str, ...]:
-    """Name the shared libraries that a provider's own library lacks, from what ONNX Runtime wrote.
-
-    The loader names the first one only; ``ldd``, where there is one, names all.
-    """
-    names = re.findall(r"([\w.+-]+\.so[.\d]*): cannot open shared object", log)
-    if shutil.which("ldd"):
-        for library in re.findall(r"Failed to load library (\S+\.so\S*) with error", log):
-            done = subprocess.run(["ldd", library], capture_output=True, text=True, timeout=60, check=False)
-            names += re.findall(r"(\S+) => not found", done.stdout)
-    # One provider brings another one's library in with a bare name, which ldd does not find.
-    return tuple(name for name in dict.fromkeys(names) if not name.startswith("libonnxruntime"))
-
-
 def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
     ident = f"onnxruntime.{name}"
-    if not outcome.failure:
+    if "right" in outcome.values:
         if outcome.values["right"]:
             return Finding(ident, "ok", f"{name} starts and computes rightly")
         return Finding(
@@ -103,19 +87,20 @@ def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
             f"{name} starts and computes a wrong product",
             f"Update its driver and {found[0].name if found else 'ONNX Runtime'}, or choose another provider.",
         )
-    missing = missing_libraries(outcome.log)
-    cure = _CURES.get(name, _ANY_CURE)
+    refused = outcome.failure or outcome.values["refused"]
+    missing = outcome.values.get("missing_libraries", [])
+    why, _, cure = refused.partition("; ")
     if missing:
         few = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-        why = f"missing {'library' if len(missing) == 1 else 'libraries'} {few}"
-    else:
-        why = outcome.failure
-        if name == "cpu":
-            cure = f"Install ONNX Runtime anew: {reinstall(found[0])}." if found else _ANY_CURE
+        why = f"{name} does not start: it lacks the {'library' if len(missing) == 1 else 'libraries'} {few}"
+    elif outcome.failure:
+        why = f"{name} does not start: {outcome.failure}"
+    if not cure:
+        cure = f"Install its wheel anew: {reinstall(found[0])}" if found else _ANY_CURE
     return Finding(
         ident,
         "note" if name in _OPTIONAL else "problem",
-        f"{name} does not start: {why}",
-        cure,
-        {"missing_libraries": list(missing), "reason": outcome.failure, "log": outcome.log[-4000:]},
+        why,
+        _CURES.get(name) or sentence(cure),
+        {"missing_libraries": list(missing), "reason": refused, "log": outcome.log[-4000:]},
     )

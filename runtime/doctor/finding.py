@@ -41,3 +41,8 @@ class Finding:
             "cure": self.cure,
             "details": dict(self.details),
         }
+
+
+def sentence(text: str) -> str:
+    """Make a sentence of an error's second half, the cure."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

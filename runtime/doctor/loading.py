@@ -27,8 +27,9 @@ def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome
     """
     name = found[0].name if found else title
     library = _LIBRARY.search(outcome.failure)
-    again = f"Install it anew: {reinstall(found[0])}." if found else f"Install the wheel of {title} anew."
-    if library and area == "opencv" and "headless" not in name:
+    if outcome.missing:
+        cure = f"`pip install {outcome.missing}`, or install {name} anew with all that it wants."
+    elif library and area == "opencv" and "headless" not in name:
         cure = (
             f"Without a screen, `pip uninstall -y {name}`, then `pip install opencv-python-headless`; with one, "
             f"install the system's package that has {library[1]} (`apt install libgl1 libglib2.0-0`)."
@@ -42,7 +43,7 @@ def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome
     elif "SIGILL" in outcome.failure:
         cure = f"The wheel wants instructions that this processor lacks: take an older {name} or the system's package."
     else:
-        cure = again
+        cure = f"Install it anew: {reinstall(found[0])}." if found else f"Install the wheel of {title} anew."
     return Finding(
         f"{area}.load",
         "problem",

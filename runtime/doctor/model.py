@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import VitEdgeError
 from ..seal import check_seal
 from .child import attempt
-from .finding import Finding
+from .finding import Finding, sentence
 
 
 def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
@@ -49,7 +49,7 @@ def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
     for note in values["notes"]:
         said, _, cure = note.partition(": ")
         yield Finding(
-            "model.device", "note", said, _sentence(cure.removeprefix("answers and speed may differ; "))
+            "model.device", "note", said, sentence(cure.removeprefix("answers and speed may differ; "))
         )
     yield inference(values)
 
@@ -82,13 +82,9 @@ def inference(values: Mapping[str, Any]) -> Finding:
     return Finding("model.inference", "ok", found, details=details)
 
 
-def _refused(ident: str, sentence: str, **details: Any) -> Finding:
+def _refused(ident: str, error: str, **details: Any) -> Finding:
     """Make a finding of an error: what comes behind its first semicolon is the cure."""
-    found, _, cure = sentence.partition("; ")
+    found, _, cure = error.partition("; ")
     return Finding(
-        ident, "problem", found, _sentence(cure or "Make the file anew with `vit-edge export`"), details
+        ident, "problem", found, sentence(cure or "make the file anew with `vit-edge export`"), details
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -61,7 +61,7 @@ def screen(gui: str | None) -> Iterator[Finding]:
             "For windows `pip uninstall -y opencv-python-headless`, then `pip install opencv-python`.",
         )
         return
-    outcome = attempt("try_window", timeout_s=30)
+    outcome = attempt("try_window", timeout_s=20)
     if outcome.failure:
         yield Finding(
             "screen.window",

@@ -1,6 +1,11 @@
 """Loads ONNX Runtime and tells its version and providers; with a provider's name, runs a small graph on it."""
 
+import ctypes
+import re
+import shutil
 import struct
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from .child import give
@@ -11,8 +16,7 @@ _SIDE = 4
 
 def versions() -> dict[str, Any]:
     """Load ONNX Runtime."""
-    import numpy as np
-    import onnxruntime
+    import onnxruntime  # before numpy, so that of both it is the one to be missed
 
     from ..session import PROVIDERS
 
@@ -20,7 +24,6 @@ def versions() -> dict[str, Any]:
     return {
         "version": onnxruntime.__version__,
         "file": onnxruntime.__file__,
-        "numpy": np.__version__,
         # What is none of these (Azure's) sends the pictures away.
         "providers": [short for short, long in PROVIDERS.items() if long in available],
     }
@@ -30,13 +33,38 @@ def provider(name: str) -> dict[str, Any]:
     """Run a small graph on one provider, opened as `Classifier` opens it, and check the answer."""
     import numpy as np
 
+    from ..errors import VitEdgeError
     from ..session import open_session
 
-    session = open_session(product(), name="the trial graph", provider=name)
+    try:
+        session = open_session(product(), name="the trial graph", provider=name)
+    except VitEdgeError as error:
+        return {"refused": str(error), "missing_libraries": missing_libraries(name)}
     given = np.arange(2 * _SIDE, dtype=np.float32).reshape(2, _SIDE)
     (doubled,) = session.run(None, {"given": given})
     # Half precision is exact here; 8 bits would not be.
     return {"right": bool(np.allclose(doubled, 2 * given, rtol=1e-2)), "provider": session.get_providers()[0]}
+
+
+def missing_libraries(name: str) -> list[str]:
+    """Name the shared libraries that a provider's own library lacks: the loader's error names the first one only."""
+    import onnxruntime
+
+    library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+    if not library.exists() or shutil.which("ldd") is None:
+        return []
+    done = subprocess.run(["ldd", str(library)], capture_output=True, text=True, timeout=60, check=False)
+    absent = dict.fromkeys(re.findall(r"(\S+) => not found", done.stdout))
+    return [found for found in absent if not _loads(found)]
+
+
+def _loads(library: str) -> bool:
+    """Tell whether a library is there for this process, which may have loaded it from a place of its own."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def product() -> bytes:

@@ -8,7 +8,6 @@ from .child import give
 def opencv() -> dict[str, Any]:
     """Load OpenCV; tell its windows, its ways to read video, and whether it draws more than ASCII."""
     import cv2
-    import numpy as np
 
     built = _built(cv2.getBuildInformation())
     gui = cv2.currentUIFramework() if hasattr(cv2, "currentUIFramework") else ""
@@ -16,7 +15,6 @@ def opencv() -> dict[str, Any]:
     return {
         "version": cv2.__version__,
         "file": cv2.__file__,
-        "numpy": np.__version__,
         "gui": gui or built.get("GUI", "NONE"),
         "video": sorted(
             {

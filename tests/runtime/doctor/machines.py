@@ -13,9 +13,8 @@ import vit_edge
 _EXAMINE = """
 import json, sys
 from pathlib import Path
-from vit_edge.runtime.doctor import examine
-model = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-print(json.dumps([finding.to_dict() for finding in examine(model)]))
+from vit_edge.runtime.doctor.{module} import {part}
+print(json.dumps([finding.to_dict() for finding in {part}(*map(Path, sys.argv[1:]))]))
 """
 
 Findings = dict[str, dict[str, Any]]
@@ -23,6 +22,7 @@ Findings = dict[str, dict[str, Any]]
 
 def examined(
     *arguments: object,
+    part: str = "examine.examine",
     first: Path | None = None,
     python: Path | str = sys.executable,
     env: Mapping[str, str] | None = None,
@@ -33,6 +33,7 @@ def examined(
 
     Args:
         arguments: A model file, or nothing.
+        part: The part of the examination; all of it takes a second or two.
         first: A folder whose modules hide all others of their name.
         python: The interpreter.
         env: Variables that are changed.
@@ -43,14 +44,16 @@ def examined(
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*folders, str(Path(vit_edge.__file__).parents[1])])
     }
+    module, name = part.split(".")
+    script = _EXAMINE.format(module=module, part=name)
     done = subprocess.run(
-        [str(python), "-c", _EXAMINE, *map(str, arguments)],
+        [str(python), "-c", script, *map(str, arguments)],
         env={key: value for key, value in {**environment, **(env or {})}.items() if key not in without},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-        preexec_fn=before,  # noqa: PLW1509
+        preexec_fn=before,
     )
     assert done.returncode == 0, done.stderr
     # What the libraries write belongs to the trials, not to the examination.

@@ -39,9 +39,11 @@ def half_a_core() -> Iterator[Path]:
 
 def test_a_control_groups_quota_is_told_with_the_threads_that_follow(half_a_core: Path) -> None:
     """A service with CPUQuota=50%: ONNX Runtime's own default would start a thread for every core."""
-    findings = examined(
-        before=lambda: (half_a_core / "cgroup.procs").write_text(str(os.getpid())) and None  # type: ignore[func-returns-value]
-    )
+
+    def join() -> None:
+        (half_a_core / "cgroup.procs").write_text(str(os.getpid()))
+
+    findings = examined(before=join)
     cores = findings["processor.cores"]
     assert cores["details"]["quota"] == 0.5
     assert cores["details"]["threads"] == 1
@@ -88,7 +90,7 @@ def test_a_processors_int8_is_judged(
 
 
 def test_a_system_that_tells_no_features_is_no_slow_one() -> None:
-    """macOS and Windows have no /proc/cpuinfo."""
+    """MacOS and Windows have no /proc/cpuinfo."""
     finding = machine.int8({"architecture": "arm64", "name": "M2"})
     assert finding.severity == "ok"
     assert "does not tell" in finding.found
@@ -97,7 +99,8 @@ def test_a_system_that_tells_no_features_is_no_slow_one() -> None:
 def meminfo(root: Path, available_kb: int) -> None:
     (root / "proc").mkdir(parents=True)
     (root / "proc/meminfo").write_text(
-        f"MemTotal:        2048000 kB\nMemFree:            1000 kB\nMemAvailable:   {available_kb} kB\nHugePages_Total:  0\n"
+        "MemTotal:        2048000 kB\nMemFree:            1000 kB\n"
+        f"MemAvailable:   {available_kb} kB\nHugePages_Total:  0\n"
     )
 
 
@@ -143,7 +146,7 @@ def test_a_limit_that_is_none_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_system_without_meminfo_says_nothing_of_memory(tmp_path: Path) -> None:
-    """macOS and Windows."""
+    """MacOS and Windows."""
     assert machine.memory(tmp_path) is None
 
 

@@ -1,8 +1,10 @@
 """Whether a window can open is known before a program ends for want of a screen."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +33,19 @@ def listening(path: Path) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
+
+        def hang_up() -> None:
+            # Closing the server ends the wait.
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
         try:
             yield
         finally:
             path.unlink()
+            server.shutdown(socket.SHUT_RDWR)
 
 
 def only(gui: str | None) -> Finding:

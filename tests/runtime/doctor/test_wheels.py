@@ -1,5 +1,7 @@
 """Wheels that overwrite each other are found, whatever they are called."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from .machines import environment, examined, install
 
 PLAIN = {"onnxruntime/__init__.py": "plain", "onnxruntime/capi/core.so": "core of the plain wheel"}
 GPU = {
-    "onnxruntime/__init__.py": "gpu's",
+    "onnxruntime/__init__.py": "for graphics cards",
     "onnxruntime/capi/core.so": "core for graphics cards",
     "onnxruntime/capi/cuda.so": "cuda",
 }
@@ -89,10 +91,8 @@ def test_this_environment_has_one_wheel_of_each() -> None:
         assert wheel.damaged == ()
 
 
-def test_an_older_numpy_than_a_wheel_wants_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """pip warns of it once, while it installs, and never again."""
+def test_an_older_numpy_than_a_wheel_wants_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip warns of it once, while it installs, and never again."""
     install(tmp_path, "visionkit", "1.0", {"visionkit/__init__.py": ""}, requires="numpy>=999")
     monkeypatch.syspath_prepend(tmp_path)
     (wheel,) = wheels("visionkit")
@@ -125,9 +125,6 @@ def test_both_opencv_wheels_from_the_index_are_found(tmp_path: Path) -> None:
     # The same environment has no ONNX Runtime.
     assert findings["onnxruntime.load"]["severity"] == "problem"
     assert "`pip install 'vit-edge[runtime]'`" in findings["onnxruntime.load"]["cure"]
-
-    import subprocess
-    import sys
 
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
     subprocess.run(

@@ -1,0 +1,147 @@
+"""A model file is examined on this device: sound, at home, and where its time goes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vit_edge.runtime.doctor.model import inference
+from vit_edge.runtime.doctor.try_model import middle_inference
+
+from ..onnx_writer import METADATA, colour_model
+from .machines import environment, examined
+
+
+def save(folder: Path, data: bytes) -> Path:
+    path = folder / "colours.onnx"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["planes", "raw pixels"])
+def test_one_inference_is_told_by_provider_and_operator(raw: bool, tmp_path: Path) -> None:
+    """Where the time goes decides what is worth mending; the profile's own file goes again."""
+    path = save(tmp_path, colour_model(raw=raw))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    findings = examined(path, part="model.model", env={"TMPDIR": str(scratch)})
+    assert findings["model.file"]["severity"] == "ok"
+    assert findings["model.file"]["found"].endswith("sealed and sound: 3 classes")
+    finding = findings["model.inference"]
+    assert finding["severity"] == "ok"
+    details = finding["details"]
+    (row,) = details["providers"]
+    assert row["provider"] == "CPUExecutionProvider"
+    assert row["nodes"] == details["nodes"] == sum(one["nodes"] for one in details["operators"])
+    assert 0 < sum(one["ms"] for one in details["operators"]) <= details["total_ms"]
+    assert ("GlobalAveragePool" in {one["operator"] for one in details["operators"]}) != raw
+    assert f"{row['nodes']} nodes by CPUExecutionProvider" in finding["found"]
+    # ONNX Runtime itself keeps a number in a hidden file.
+    assert [entry for entry in scratch.iterdir() if not entry.name.startswith(".")] == []
+    assert {entry.name for entry in tmp_path.iterdir()} == {"colours.onnx", "scratch"}
+
+
+def test_a_graph_of_a_fixed_batch_is_profiled_too(tmp_path: Path) -> None:
+    """It refuses a single image."""
+    assert (
+        examined(save(tmp_path, colour_model(batch=4)), part="model.model")["model.inference"]["details"][
+            "batch"
+        ]
+        == 4
+    )
+
+
+def test_a_device_that_differs_from_the_measured_one_is_told(tmp_path: Path) -> None:
+    """The same INT8 file can answer differently on another processor."""
+    recipe = {
+        "provider": "CPUExecutionProvider",
+        "precision": "int8",
+        "processor": {"architecture": "sparc", "features": []},
+    }
+    findings = examined(save(tmp_path, colour_model(replace(METADATA, recipe=recipe))), part="model.model")
+    finding = findings["model.device"]
+    assert finding["severity"] == "note"
+    assert "was measured on a processor of type sparc" in finding["found"]
+    assert finding["cure"] == "Check it with `vit-edge check`."
+    assert findings["model.file"]["found"].endswith("sealed and sound: int8, 3 classes")
+
+
+def test_a_damaged_file_is_a_problem(tmp_path: Path) -> None:
+    """A download that broke off, or a card that is wearing out."""
+    path = save(tmp_path, colour_model()[:-1] + b"!")
+    finding = examined(path, part="model.model")["model.file"]
+    assert finding["severity"] == "problem"
+    assert finding["found"] == f"{path} was changed or damaged since its export"
+    assert finding["cure"] == "Copy it again or export it anew."
+
+
+def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    """With the examination of the device before it all the same."""
+    findings = examined(tmp_path / "absent.onnx")
+    assert findings["model.file"]["severity"] == "problem"
+    assert findings["model.file"]["found"].startswith("there is no file ")
+    assert findings["onnxruntime.cpu"]["severity"] == "ok"
+
+
+def test_a_graph_that_this_version_cannot_run_is_a_problem(tmp_path: Path) -> None:
+    """Made with operators newer than the installed ONNX Runtime."""
+    finding = examined(save(tmp_path, colour_model(opset=99)), part="model.model")["model.inference"]
+    assert finding["severity"] == "problem"
+    assert "cannot run" in finding["found"]
+    assert finding["cure"].startswith("Update onnxruntime")
+
+
+def test_a_sound_file_is_told_even_where_nothing_can_run_it(tmp_path: Path) -> None:
+    """So that it is not blamed."""
+    path = save(tmp_path, colour_model())
+    finding = examined(path, part="model.model", python=environment(tmp_path / "venv"))["model.file"]
+    assert finding["severity"] == "note"
+    assert "is sealed and sound, and cannot be run without onnxruntime" in finding["found"]
+
+
+def test_only_the_inference_of_middle_length_counts() -> None:
+    """The first allocates, any may be interrupted; the profiler writes all of them into one file."""
+
+    def node(
+        start: int, operator: str, duration: int, provider: str = "CPUExecutionProvider"
+    ) -> dict[str, object]:
+        args = {"op_name": operator, "provider": provider}
+        return {"cat": "Node", "name": "n_kernel_time", "ts": start, "dur": duration, "args": args}
+
+    def run(start: int, duration: int) -> dict[str, object]:
+        return {"cat": "Session", "name": "model_run", "ts": start, "dur": duration}
+
+    events = [
+        *(run(0, 900), node(10, "MatMul", 800)),
+        *(run(1000, 100), node(1010, "MatMul", 30), node(1050, "MatMul", 20, "CUDAExecutionProvider")),
+        *(run(2000, 50), node(2010, "MatMul", 10)),
+        {"cat": "Node", "name": "n_fence_before", "ts": 1020, "dur": 7, "args": {}},
+    ]
+    assert middle_inference(events) == {
+        "total_ms": 0.1,
+        "nodes": 2,
+        "providers": [
+            {"provider": "CPUExecutionProvider", "nodes": 1, "ms": 0.03},
+            {"provider": "CUDAExecutionProvider", "nodes": 1, "ms": 0.02},
+        ],
+        "operators": [
+            {"provider": "CPUExecutionProvider", "operator": "MatMul", "nodes": 1, "ms": 0.03},
+            {"provider": "CUDAExecutionProvider", "operator": "MatMul", "nodes": 1, "ms": 0.02},
+        ],
+    }
+    values = middle_inference(events) | {"provider": "cuda", "threads": 1, "batch": 1}
+    finding = inference(values)
+    assert finding.severity == "note"
+    assert finding.found.endswith("60 % of the time went to the CPU")
+    assert "--target cuda" in finding.cure
+
+
+def test_nothing_is_left_in_the_folder_that_it_is_called_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime's profiler writes there unless told otherwise."""
+    path = save(tmp_path, colour_model())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    examined(path, part="model.model")
+    assert list(Path().iterdir()) == []
