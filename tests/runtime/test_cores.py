@@ -92,6 +92,20 @@ def test_version_ones_quota_counts(tmp_path: Path) -> None:
     assert control_groups(tmp_path, own, quotas) == 0.6
 
 
+def test_version_ones_quota_counts_on_the_host_too(tmp_path: Path) -> None:
+    """Outside a container the root has no quota, and a service's group lies below it, within its slice."""
+    own = "4:cpu,cpuacct:/camera.slice/camera.service\n0::/\n"
+    quotas = {
+        "cpu/cpu.cfs_quota_us": "-1\n",
+        "cpu/cpu.cfs_period_us": "100000\n",
+        "cpu/camera.slice/cpu.cfs_quota_us": "40000\n",
+        "cpu/camera.slice/cpu.cfs_period_us": "100000\n",
+        "cpu/camera.slice/camera.service/cpu.cfs_quota_us": "90000\n",
+        "cpu/camera.slice/camera.service/cpu.cfs_period_us": "100000\n",
+    }
+    assert control_groups(tmp_path, own, quotas) == 0.4
+
+
 @pytest.mark.parametrize(
     ("own", "quotas"),
     [
