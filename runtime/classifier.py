@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,17 +14,18 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .cores import usable_cores
 from .errors import ImageError, ModelError
 from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
 from .labels import Labels
 from .metadata import Metadata
+from .model_file import read_properties
+from .placement import Placed
 from .preprocess import Preprocessing
 from .processor import differences, processor
-from .seal import KEY, check_seal
-from .session import PROVIDERS, open_session, refusal
-from .tuning import tuned_threads
+from .providers import PROVIDERS
+from .seal import check_seal
+from .session import Started, refusal, start_session
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class Classifier:
     Attributes:
         name: The file's path.
         seal: The digest by which the file is known, 64 hexadecimal digits.
-        provider: The execution provider that it runs on.
+        provider: The short name of the execution provider that it runs on.
         threads: How many threads compute one answer.
         metadata: What the file says of itself.
 
@@ -105,22 +107,27 @@ class Classifier:
         provider: str = "auto",
         threads: int | None = None,
         *,
+        provider_options: Mapping[str, str] | None = None,
         spinning: bool = True,
+        compiling: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         """Open a model file.
 
         Args:
             model: The path or the bytes of a file made by ``vit-edge export``.
-            provider: An execution provider: ``auto`` (the one that the file was checked for), ``cpu``, ``cuda``,
-                ``tensorrt``, ``openvino``, ``directml``, ``coreml``, ``qnn`` or ``xnnpack``.
+            provider: An execution provider: ``auto`` (the best that works among those that the file was made for and
+                checked on, else the processor), ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``directml``,
+                ``coreml``, ``qnn`` or ``xnnpack``.
             threads: How many threads compute one answer. Unless given, as many as `vit-edge bench --keep` found best
                 for this file on this device, or as many as the process has cores.
+            provider_options: Options of ONNX Runtime's provider, as text, that win over those that suit a ViT.
             spinning: Whether threads that wait for work keep their cores busy meanwhile; False for a session that
                 answers a camera, and idles between its frames.
+            compiling: Entered, with what is being done, while a provider compiles the graph: that can take minutes.
 
         Raises:
             ModelError: The file is absent, damaged, or carries no labels or preprocessing.
-            ProviderError: The provider is missing or did not take the model.
+            ProviderError: The provider is missing, does not start, or did not take the model.
         """
         data: Path | bytes
         if isinstance(model, bytes):
@@ -130,22 +137,29 @@ class Classifier:
             _require_file(data)
         self.seal = check_seal(data, name)
         self.name = name
-        self.provider = _choose(provider)
-        if threads is None:
-            threads = tuned_threads(self.seal, self.provider) or usable_cores()
-        self.threads = threads
-        session = open_session(data, name=name, provider=self.provider, threads=threads, spinning=spinning)
-        properties = session.get_modelmeta().custom_metadata_map
-        self.metadata = Metadata.from_properties(properties, name)
-        self._input = GraphInput.of(session, name)
-        self._check_shapes(session)
-        self._session: onnxruntime.InferenceSession | None = session
-        self._notes = tuple(
-            f"{name} {difference}"
-            for difference in differences(self.metadata.recipe, PROVIDERS[self.provider], processor())
+        started = start_session(
+            data,
+            name=name,
+            provider=provider,
+            threads=threads,
+            options=provider_options,
+            spinning=spinning,
+            seal=self.seal,
+            compiling=compiling,
         )
-        if (seal := properties.get(KEY, name)) not in _noted:
-            _noted.add(seal)
+        self.provider, self.threads = started.provider, started.threads
+        session = started.session
+        # Not the session's: what a provider compiled need not carry them.
+        self.metadata = Metadata.from_properties(read_properties(data), name)
+        self._input = GraphInput.of(session, name)
+        self._largest_batch = started.largest_batch
+        self._check_shapes(session)
+        self._place: Callable[[], Placed] | None = started.placed
+        self._placed: Placed | None = None
+        self._session: onnxruntime.InferenceSession | None = session
+        self._notes = tuple(f"{name} {note}" for note in _notes(started, self.metadata.recipe))
+        if self.seal not in _noted:
+            _noted.add(self.seal)
             for note in self._notes:
                 _LOG.warning(note)
 
@@ -180,11 +194,32 @@ class Classifier:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know: how this device differs from the one that the file was measured on.
+        """What a user should know: how this device differs from the one that the file was made for and measured on.
 
         Each is a sentence; there are none where nothing differs. They are logged as warnings as well, once a file.
         """
         return self._notes
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many of the graph's nodes each provider runs, by its short name; the one with the most comes first.
+
+        Counted before providers fuse them; with ONNX Runtime before 1.24, which does not tell, after that, by
+        profiling one answer.
+
+        Raises:
+            ModelError: The classifier was closed before it was first asked.
+        """
+        return {provider: sum(operators.values()) for provider, operators in self.operators.items()}
+
+    @property
+    def operators(self) -> Placed:
+        """How many nodes of each operator each provider runs; see `placement`."""
+        if self._placed is None:
+            self._open_session()
+            assert self._place is not None
+            self._placed = self._place()
+        return self._placed
 
     @property
     def input(self) -> InputType:
@@ -271,6 +306,11 @@ class Classifier:
             ModelError: The classifier was closed, or ONNX Runtime failed.
         """
         self._input.require(pixels)
+        most = self._largest_batch
+        if self.batch is None and most is not None and len(pixels) > most:
+            return np.concatenate(
+                [self._run(pixels[start : start + most]) for start in range(0, len(pixels), most)]
+            )
         if self.batch is None or self.batch == len(pixels):
             return self._run(pixels)
         # A graph of a fixed batch size: the last batch is filled up with copies, whose answers are dropped.
@@ -325,14 +365,19 @@ class Classifier:
     def close(self) -> None:
         """Let go of the session and its memory; what calls it later gets an error."""
         self._session = None
+        self._place = None  # holds the session as well
 
-    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
+    def _open_session(self) -> onnxruntime.InferenceSession:
         # Another thread may close the classifier meanwhile; this answer still comes.
         session = self._session
         if session is None:
             raise ModelError(
                 f"the classifier of {self.name} was closed; make a new one to classify more images"
             )
+        return session
+
+    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
+        session = self._open_session()
         try:
             (logits,) = session.run(None, {self._input.name: pixels})
         # ONNX Runtime's exceptions share no base but this one.
@@ -391,6 +436,12 @@ def _require_file(path: Path) -> None:
         raise ModelError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
-def _choose(provider: str) -> str:
-    # Every recipe so far is made for, and checked on, the CPU provider; another one is a user's explicit choice.
-    return next(iter(PROVIDERS)) if provider == "auto" else provider
+def _notes(started: Started, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Say what differs from what the file was made for: sentences without their subject, the file."""
+    for provider, reason in started.refused:
+        yield f"was made for {provider} and runs on the provider {started.provider} here: {reason}"
+    if started.refused:
+        # Said already, with the reason.
+        recipe = {key: value for key, value in recipe.items() if key != "provider"}
+    yield from differences(recipe, PROVIDERS[started.provider], processor())
+    yield from started.notes

@@ -434,7 +434,8 @@ def test_a_file_that_was_measured_on_another_processor_says_so_once(
 
 def test_a_file_that_was_measured_on_another_provider_says_so() -> None:
     """A recipe belongs to a provider: one provider's fast graph is slow, or wrong, on another."""
-    (sentence,) = Classifier(measured(provider="OpenVINOExecutionProvider", precision="float32")).notes
+    made_elsewhere = measured(provider="OpenVINOExecutionProvider", precision="float32")
+    (sentence,) = Classifier(made_elsewhere, "cpu").notes
     assert sentence == (
         "the model was measured on OpenVINOExecutionProvider and runs on CPUExecutionProvider here: answers and "
         "speed may differ; check it with `vit-edge check`, or choose the provider that it was made for"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as shared
+from .device import open_classifier
 from .progress import note, progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def check(
     min_agreement: shared.MinAgreement = None,
     max_drift: shared.MaxDrift = None,
     max_drop: shared.MaxDrop = None,
-    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    provider: shared.Provider = "auto",
+    provider_option: shared.ProviderOptions = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the model; as many as there are cores unless given.")
     ] = None,
@@ -49,7 +51,6 @@ def check(
     from ..checkpoint import load_checkpoint
     from ..data import labelled_images
     from ..evaluation import Bounds
-    from ..runtime.classifier import Classifier
 
     # Bounds that are not given bind nothing here.
     bounds = Bounds(
@@ -58,7 +59,8 @@ def check(
         max_drop=float("inf") if max_drop is None else max_drop,
         min_batched_agreement=0.0,
     )
-    with Classifier(model, provider, threads) as classifier:
+    own = shared.provider_options(provider_option)
+    with open_classifier(model, provider, threads, provider_options=own, quiet=quiet) as classifier:
         samples = labelled_images(data, classifier.labels)
         checkpoint = load_checkpoint(against, heads=heads)
         preprocessing = require_same(checkpoint, classifier)

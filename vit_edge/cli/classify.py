@@ -2,7 +2,6 @@
 
 import glob
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from ..errors import DataError, ImageError, OptionError
 from . import options as shared
+from .device import open_classifier
 from .progress import Advance, answer, note, progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def classify(
             help="Call an answer unknown below this probability, 0..1, or below the file's own (auto).",
         ),
     ] = None,
-    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    provider: shared.Provider = "auto",
+    provider_option: shared.ProviderOptions = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
@@ -53,22 +54,18 @@ def classify(
     """Classify images, without torch.
 
     An image that cannot be read is reported and does not stop the others; the exit status is then 1. Where this
-    device differs from the one that the model was measured on, a note says so.
+    device differs from the one that the model was measured on, or a provider left part of the graph to the CPU, a note
+    says so.
     """
-    from ..runtime.classifier import Classifier
-
-    # The notes are printed here; without any handler Python would print the log's copy as well.
-    logging.getLogger(Classifier.__module__).addHandler(logging.NullHandler())
+    own = shared.provider_options(provider_option)
     images = list(_expand(sources))
     failed = 0
     with (
-        Classifier(model, provider, threads) as classifier,
+        open_classifier(model, provider, threads, provider_options=own, quiet=quiet) as classifier,
         progress(
             "classifying", total=len(images), unit="images", quiet=quiet or len(images) < _LONG
         ) as advance,
     ):
-        for difference in classifier.notes:
-            note(f"note: {difference}")
         least = _least(threshold, classifier)
         if not as_json:
             width = max(len(image) for image in images)

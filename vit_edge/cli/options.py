@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import OptionError
+
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -44,3 +46,37 @@ MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The largest loss of top-1 accuracy, in points.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="The execution provider that the model runs on; auto takes the best that works here among those that the "
+        "file was made for, else the CPU."
+    ),
+]
+ProviderOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="An option of ONNX Runtime's provider, which wins over the one that suits a ViT; may be given again.",
+    ),
+]
+
+
+def provider_options(given: list[str] | None) -> dict[str, str]:
+    """Read the values of ``--provider-option``.
+
+    Raises:
+        OptionError: One is not KEY=VALUE, or a key comes twice.
+    """
+    options: dict[str, str] = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        if not key or not sign:
+            raise OptionError(
+                f"expected --provider-option KEY=VALUE, as in device_type=GPU, got {text!r}; write both, without spaces"
+            )
+        if key in options:
+            raise OptionError(f"--provider-option {key} was given twice; leave one out")
+        options[key] = value
+    return options

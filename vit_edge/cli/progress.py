@@ -1,14 +1,34 @@
 """Progress on stderr: a live bar on a terminal, a plain line now and then elsewhere."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Protocol, Self
 
 # Rich lines in a log: often enough to see life, seldom enough to read.
 _LINE_EVERY_S = 10.0
+
+# What ends before a person wonders is not worth a line.
+_SILENT_S = 2.0
+
+# Shows for how long something has been at work, until its standard input ends. ONNX Runtime stops all of Python's
+# threads while it compiles a graph, so that this has to be another process; it ends with the one that started it.
+_TICKER = """
+import sys, threading, time
+title, live, first, every = sys.argv[1], sys.argv[2] == "live", float(sys.argv[3]), float(sys.argv[4])
+begun, ended = time.monotonic(), threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+wait = first
+while not ended.wait(wait):
+    text = f"{title}: {time.monotonic() - begun:.0f} s"
+    print("\\r" + text if live else text, end="" if live else "\\n", file=sys.stderr, flush=True)
+    wait = every
+if live and wait != first:
+    print("\\r\\x1b[K", end="", file=sys.stderr, flush=True)
+"""
 
 
 class Advance(Protocol):
@@ -61,6 +81,42 @@ def _bar(title: str, *, total: int, unit: str) -> Iterator[Advance]:
                 bar.update(task, advance=steps)
 
         yield advance
+
+
+@contextmanager
+def working(title: str, *, quiet: bool = False, silent_s: float = _SILENT_S) -> Iterator[None]:
+    """Show on stderr for how long something has been at work, even where Python itself stands still meanwhile.
+
+    Args:
+        title: What is being done.
+        quiet: Show nothing.
+        silent_s: What ends sooner is not shown.
+    """
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        # A program with Python inside has no interpreter of its own; it sees the last line alone.
+        if not quiet and sys.executable:
+            stack.enter_context(_ticking(title, silent_s))
+        yield
+    took = time.monotonic() - begun
+    if took >= silent_s:
+        note(f"{title}: done in {took:.1f} s", quiet=quiet)
+
+
+@contextmanager
+def _ticking(title: str, first_s: float) -> Iterator[None]:
+    live = sys.stderr.isatty()
+    command = [sys.executable, "-I", "-S", "-c", _TICKER, title, "live" if live else "lines"]
+    # A second is what a clock on a screen shows.
+    command += [str(first_s), str(1.0 if live else _LINE_EVERY_S)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        assert child.stdin is not None
+        with suppress(OSError):
+            child.stdin.close()
+        child.wait()
 
 
 class Stages:

@@ -1,0 +1,169 @@
+"""What this device compiled of a model file, kept in its cache: used when it fits and is whole, else made anew.
+
+Each provider of a file has a record, a JSON file, and a folder that it names. The record is written last and in one
+move, so that a kill at any moment leaves what was there, or nothing that is trusted.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from .cache import cache_folder
+from .processor import processor
+
+# Of this layout; another one fits nothing.
+_FORMAT = 1
+
+# A folder that no record names is of a process that is at work on it, or was killed: after so long it was killed.
+_ABANDONED_S = 86400.0
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The place of what is compiled of one file for one provider.
+
+    Attributes:
+        folder: The file's own, that of all its providers.
+        provider: The provider's short name.
+        fits: What the compiled graph is tied to, beside the file: versions, processor, options.
+    """
+
+    folder: Path
+    provider: str
+    fits: Mapping[str, Any]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether something was compiled here, be it for another version or processor."""
+        return self._record.exists()
+
+    def found(self) -> Path | None:
+        """Give the folder with what was compiled, where it fits and every file in it is whole."""
+        record = self._read()
+        if record is None or record.get("fits") != self.fits:
+            return None
+        folder, files = self.folder / record["folder"], record.get("files")
+        if not isinstance(files, dict) or not files:
+            return None
+        sound = all(_checksum(folder / name) == checksum for name, checksum in files.items())
+        return folder if sound else None
+
+    def new_folder(self) -> Path | None:
+        """Make an empty folder to compile into; None where the cache cannot be written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{self.provider}-", dir=self.folder))
+        except OSError:
+            return None
+
+    def keep(self, folder: Path) -> bool:
+        """Take what was compiled into a folder from `new_folder`; whatever was kept before goes."""
+        before = self._read()
+        try:
+            files = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            if not files:
+                self.drop(folder)
+                return False
+            draft = folder.with_suffix(".tmp")
+            record = {"folder": folder.name, "fits": dict(self.fits), "files": files}
+            draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            draft.replace(self._record)
+        except OSError:
+            self.drop(folder)
+            return False
+        if before is not None:
+            self.drop(self.folder / before["folder"])
+        self._tidy(folder.name)
+        return True
+
+    def drop(self, folder: Path) -> None:
+        """Remove a folder that came to nothing."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def forget(self) -> bool:
+        """Remove what was compiled; whether there was something."""
+        record = self._read()
+        there = self.in_use
+        self._record.unlink(missing_ok=True)
+        if record is not None:
+            self.drop(self.folder / record["folder"])
+        return there
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / f"{self.provider}.json"
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        folder = record.get("folder") if isinstance(record, dict) else None
+        # A damaged record must not lead out of the cache.
+        named = (
+            isinstance(folder, str) and folder.startswith(f"{self.provider}-") and folder == Path(folder).name
+        )
+        return record if named else None
+
+    def _tidy(self, kept: str) -> None:
+        """Remove older folders; one without a record may be another process's, at work."""
+        for path in self.folder.glob(f"{self.provider}-*"):
+            try:
+                if path.name != kept and time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    shutil.rmtree(path, ignore_errors=True)
+            except OSError:
+                continue
+
+
+def in_use(seal: str, provider: str) -> bool:
+    """Tell whether something was compiled of a file, fitting or not; cheaper than to ask its shelf."""
+    root = cache_folder()
+    return root is not None and (_folder(root, seal) / f"{provider}.json").exists()
+
+
+def shelf(seal: str, provider: str, options: Mapping[str, Any]) -> Shelf | None:
+    """Give the place for a file and provider; None where this user has no cache folder.
+
+    Args:
+        seal: The file's seal, the digest that `check_seal` gives.
+        provider: The provider's short name.
+        options: Those that it is opened with, without folders.
+    """
+    root = cache_folder()
+    if root is None:
+        return None
+    fits = {
+        "format": _FORMAT,
+        "onnxruntime": onnxruntime.__version__,
+        "processor": processor(),
+        "options": dict(options),
+    }
+    # As JSON gives it back: what is compared was read from a record.
+    return Shelf(_folder(root, seal), provider, json.loads(json.dumps(fits)))
+
+
+def _folder(root: Path, seal: str) -> Path:
+    # Half of the digest tells files apart as well, and keeps paths short.
+    return root / "compiled" / seal[:32]
+
+
+def _checksum(path: Path) -> str | None:
+    """Give size and CRC-32: against damage, not against whoever can write to the cache anyway."""
+    try:
+        size, crc = 0, 0
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                size, crc = size + len(block), zlib.crc32(block, crc)
+        return f"{size}:{crc:08x}"
+    except OSError:
+        return None
