@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,12 @@ _DEVICES = Path("/dev")
 _STABLE = Path("/dev/v4l/by-id")
 _SYSFS = Path("/sys/class/video4linux")
 _PROCESSES = Path("/proc")
+
+# The number of V4L2's devices in Linux (Documentation/admin-guide/devices.txt).
+_MAJOR = 81
+
+# So many names of programs are enough.
+_MOST_HOLDERS = 3
 
 # With two buffers the driver fills one while the other is read; with one it misses every second picture.
 _BUFFERS = 2
@@ -125,17 +132,22 @@ def _explain(name: str, path: Path) -> str:
     """Say what is wrong with a camera on Linux: absent, forbidden, busy, or else."""
     if not path.exists():
         return f"there is no {name}: {path} does not exist"
-    if not stat.S_ISCHR(path.stat().st_mode):
+    if not _is_camera(path):
         return f"{path} is no camera's device"
     if not os.access(path, os.R_OK | os.W_OK):
         return (
             f"{name} may not be used: {path} allows it to others only; join its group with "
             f"`sudo usermod -aG {path.group()} $USER` and log in again"
         )
-    holders = ", ".join(_holders(path))
+    holders = ", ".join(islice(_holders(path), _MOST_HOLDERS))
     if holders:
         return f"{name} is busy: {path} is held by {holders}; close that"
     return f"{name} gives no picture: {path} is busy, or gives no video; close what uses it, or unplug it"
+
+
+def _is_camera(path: Path) -> bool:
+    status = path.stat()
+    return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _MAJOR
 
 
 def _others(path: Path) -> str:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -27,6 +28,9 @@ _GRACE_S = 1.0
 
 # How long close waits for the device to be let go of; a driver that hangs keeps its thread, and nothing else.
 _CLOSE_S = 0.8
+
+# As many of the last gaps are kept, so that a bad cable doesn't fill the memory in a year.
+_GAPS = 1000
 
 # Waiting is cut into pieces, so that Ctrl-C comes through on Windows, seconds.
 _TICK_S = 0.2
@@ -75,7 +79,7 @@ class LiveSource:
         self._untaken = 0
         self._waiting = 0
         self._fps: float | None = None
-        self._gaps: list[Gap] = []
+        self._gaps: deque[Gap] = deque(maxlen=_GAPS)
         # When the reader last had a picture, and when it last opened the device.
         self._last_s = self._opened_s = time.monotonic()
         self._gone: str | None = None
@@ -103,7 +107,7 @@ class LiveSource:
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """The outages so far, one that goes on included."""
+        """The outages so far, one that goes on included; of very many the last."""
         with self._change:
             return tuple(self._gaps if self._gone is None else [*self._gaps, self._gap()])
 
@@ -132,6 +136,17 @@ class LiveSource:
     # -- the side of those who iterate
 
     def _next(self) -> Frame | None:
+        while (taken := self._take()) is not None:
+            device, picture, captured_s, number = taken
+            image = device.to_rgb(picture)
+            if image is not None:
+                return Frame(image, captured_s, number, self.name)
+            with self._change:
+                self._dropped += 1
+        return None
+
+    def _take(self) -> tuple[Device, Any, float, int] | None:
+        """Wait for a picture in the slot and take it; None when there will be none."""
         with self._change:
             self._waiting += 1
             try:
@@ -140,10 +155,9 @@ class LiveSource:
                     if self._closed_s is not None:
                         return None
                     if self._slot is not None:
-                        device, picture, captured_s, number = self._slot
-                        self._slot = None
+                        taken, self._slot = self._slot, None
                         self._untaken = 0
-                        break
+                        return taken
                     if self._error is not None:
                         raise self._error
                     if self._ended:
@@ -151,7 +165,6 @@ class LiveSource:
                     self._change.wait(_TICK_S)
             finally:
                 self._waiting -= 1
-        return Frame(device.to_rgb(picture), captured_s, number, self.name)
 
     def _await_first(self) -> None:
         """Wait until there is a picture, so that what is wrong with a camera is said when it is opened."""

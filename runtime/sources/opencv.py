@@ -19,6 +19,9 @@ from .source import GoneError
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 
+NO_MORE = "it gives no more pictures"
+"""What a video says that went away."""
+
 # AV_LOG_QUIET and AV_LOG_WARNING of libavutil/log.h.
 _QUIET, _WARNING = "-8", "24"
 
@@ -39,45 +42,33 @@ _CHILD_MARK = "[OPENCV:FFMPEG:"
 class CaptureDevice:
     """An open ``cv2.VideoCapture`` as a device of a live source."""
 
-    def __init__(
-        self, video: cv2.VideoCapture, *, stamped: bool = False, held: bool = False, timed: bool = True
-    ) -> None:
+    def __init__(self, video: cv2.VideoCapture, *, stamped: bool = False, timed: bool = True) -> None:
         """Take over what is open.
 
         Args:
             video: It.
             stamped: Whether the position that it tells is the driver's time of capture (V4L2).
-            held: Whether a picture comes out only when the next one begins to come in (see `stream`).
             timed: Whether it knows its frames a second, rather than guessing.
         """
         self._video = video
         self._stamped = stamped
-        self._held = held
-        self._before_s: float | None = None
         self.fps: float | None = stated_fps(video) if timed else None
 
     def grab(self) -> float:
         """Wait for the next picture; give when it was taken, or came in where that is not known."""
         if not self._video.grab():
-            raise GoneError("it gives no more pictures")
+            raise GoneError(NO_MORE)
         now_s = time.monotonic()
-        captured_s = now_s
-        if self._stamped:
-            stamp_s = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            # Some drivers stamp by another clock, or not at all.
-            if now_s - 1 < stamp_s <= now_s:
-                captured_s = stamp_s
-        elif self._held and self._before_s is not None:
-            captured_s = self._before_s
-        self._before_s = now_s
-        return captured_s
+        # Some drivers stamp by another clock, or not at all.
+        stamp_s = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000 if self._stamped else 0.0
+        return stamp_s if now_s - 1 < stamp_s <= now_s else now_s
 
     def retrieve(self) -> NDArray[Any] | None:
         """Decode it."""
         found, picture = self._video.retrieve()
         return picture if found else None
 
-    def to_rgb(self, picture: NDArray[Any]) -> NDArray[np.uint8]:
+    def to_rgb(self, picture: NDArray[Any]) -> NDArray[np.uint8] | None:
         """Turn OpenCV's BGR, or gray, into RGB."""
         return to_rgb(picture)
 

@@ -110,8 +110,11 @@ class Device(Protocol):
     def retrieve(self) -> NDArray[Any] | None:
         """Give the picture that was grabbed last, as the device has it; None where it is damaged."""
 
-    def to_rgb(self, picture: NDArray[Any]) -> NDArray[np.uint8]:
-        """Give a retrieved picture as (height, width, 3) uint8, RGB; this one is called from any thread."""
+    def to_rgb(self, picture: NDArray[Any]) -> NDArray[np.uint8] | None:
+        """Give a retrieved picture as (height, width, 3) uint8, RGB; None where it is damaged.
+
+        This one is called from any thread, also when the device has been let go of.
+        """
 
     def release(self) -> None:
         """Let go of it."""

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytest
 
 import vit_edge
@@ -22,7 +24,10 @@ from ...streams import PASSWORD, USER, Server, mjpeg_server, read_clock, rtsp_se
 
 Serve = Callable[..., AbstractContextManager[Server]]
 
-SERVERS = [pytest.param(mjpeg_server, id="http"), pytest.param(rtsp_server, id="rtsp")]
+SERVERS = [
+    pytest.param(mjpeg_server, id="http"),
+    pytest.param(rtsp_server, id="rtsp", marks=pytest.mark.slow),
+]
 
 # A read time limit that tests can wait for.
 QUICK = Capture(stall_s=1.0)
@@ -89,10 +94,7 @@ def test_a_slow_reader_gets_the_newest_picture_and_the_rest_is_counted(serve: Se
         assert passed <= source.dropped - before <= passed + 15
 
 
-@pytest.mark.parametrize(
-    "serve",
-    [pytest.param(mjpeg_server, id="http"), pytest.param(rtsp_server, id="rtsp", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("serve", SERVERS)
 def test_a_cut_stream_is_opened_again_and_the_gap_told(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,10 +115,7 @@ def test_a_cut_stream_is_opened_again_and_the_gap_told(
     assert f"{server.bare_url} is back after {gap.seconds:.1f} s" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "serve",
-    [pytest.param(mjpeg_server, id="http"), pytest.param(rtsp_server, id="rtsp", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("serve", SERVERS)
 def test_a_server_that_died_silently_counts_as_gone(serve: Serve) -> None:
     """After a power cut nothing closes the connection, and a reader that trusts it waits for ever."""
     with serve() as server, open_source(server.url, capture=QUICK) as source:
@@ -157,7 +156,7 @@ def test_closing_from_another_thread_ends_a_wait_for_a_dead_server() -> None:
         assert time.monotonic() - closing[0] < 1
 
 
-@pytest.mark.parametrize("serve", SERVERS)
+@pytest.mark.parametrize("serve", [mjpeg_server, rtsp_server])
 def test_an_address_that_gives_no_video_says_why(serve: Serve) -> None:
     """'Cannot open' sends people through their whole network; FFmpeg knows the reason."""
     with serve(credentials=True) as server:
@@ -255,6 +254,37 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp")
     with mjpeg_server() as server, open_source(server.url):
         assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;udp"
+
+
+@pytest.mark.slow
+def test_decoding_that_is_too_slow_throws_its_backlog_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each H.264 picture builds on those before, so none can be left out, and the network buffers hold minutes."""
+    real = cv2.VideoCapture
+
+    class Slow:
+        """A decoder that takes twice as long as there is between two pictures."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self.video = real(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.video, name)
+
+        def grab(self) -> bool:
+            time.sleep(2 / 30)
+            return bool(self.video.grab())
+
+    monkeypatch.setattr(cv2, "VideoCapture", Slow)
+    with rtsp_server() as server, open_source(server.url) as source:
+        end = time.monotonic() + 10
+        ages = []
+        for frame in source:
+            ages.append(time.monotonic() - read_clock(frame.image))
+            if time.monotonic() > end:
+                break
+        assert max(ages) < 2
+        assert len(source.gaps) > 1
+        assert all("behind the stream; a smaller picture would help" in gap.reason for gap in source.gaps)
 
 
 @pytest.mark.slow
