@@ -8,19 +8,28 @@ from pathlib import Path
 import onnx
 
 from ..errors import ExportError, OptionError
+from ..runtime.capsule import KEY as CAPSULE
 from ..runtime.metadata import Metadata
 from ..runtime.seal import BLANK, KEY, seal
 from .graph import copy
 from .limits import MAX_BYTES
 
 
-def write_model(model: onnx.ModelProto, metadata: Metadata, path: Path, *, force: bool = False) -> int:
+def write_model(
+    model: onnx.ModelProto,
+    metadata: Metadata,
+    path: Path,
+    *,
+    capsule: str | None = None,
+    force: bool = False,
+) -> int:
     """Write a sealed model file, atomically: a kill at any moment leaves the old file or none.
 
     Args:
         model: The finished graph.
         metadata: What the file says of itself.
         path: Where to write.
+        capsule: The text of its capsule; None leaves it out.
         force: Whether an existing file may be replaced.
 
     Returns:
@@ -39,7 +48,8 @@ def write_model(model: onnx.ModelProto, metadata: Metadata, path: Path, *, force
     sealed.producer_name = "vit-edge"
     del sealed.metadata_props[:]
     # The seal goes last: its place is searched from the end of the file.
-    for key, value in (*metadata.to_properties().items(), (KEY, BLANK.decode())):
+    entries = metadata.to_properties() | ({} if capsule is None else {CAPSULE: capsule})
+    for key, value in (*entries.items(), (KEY, BLANK.decode())):
         sealed.metadata_props.add(key=key, value=value)
     data = seal(sealed.SerializeToString())
     try:

@@ -14,6 +14,9 @@ Precision = Literal["auto", "float32", "float16", "int8"]
 Input = Literal["float32", "uint8"]
 
 
+MAX_PICTURES = 64
+"""The most pictures that a capsule holds: at 224 pixels, each takes some 0.1 MB of the file."""
+
 DEFAULT_BOUNDS = {
     "float32": Bounds(min_agreement=0.999, max_drift=1e-4, max_drop=0.1, min_batched_agreement=0.999),
     "float16": Bounds(min_agreement=0.99, max_drift=0.02, max_drop=0.5, min_batched_agreement=0.99),
@@ -43,6 +46,8 @@ class Options:
         merge_tokens: ``auto`` tries schedules of token merging; BLOCK:TOKENS,… sets one; None merges nothing.
         target_python: An interpreter whose ONNX Runtime has the target's execution provider, where this one's has not.
         threshold: The probability below which the file calls an answer unknown, in the place of the default.
+        capsule: Which pictures travel in the file for `vit-edge verify`: None, a few that are made by code; a number,
+            so many of the calibration images, 0 for none at all; a folder, 8 of its images.
         force: Whether an existing file may be replaced.
     """
 
@@ -62,6 +67,7 @@ class Options:
     merge_tokens: str | None = None
     target_python: Path | None = None
     threshold: float | None = None
+    capsule: int | Path | None = None
     force: bool = False
     bounds: dict[str, Bounds] = field(init=False, repr=False, compare=False)
 
@@ -86,6 +92,10 @@ class Options:
             parse_schedule(self.merge_tokens)
         if self.batch is not None and self.batch < 1:
             raise OptionError(f"expected --batch of at least 1, got {self.batch}")
+        if isinstance(self.capsule, int) and not 0 <= self.capsule <= MAX_PICTURES:
+            raise OptionError(
+                f"expected --capsule as a folder or a number of pictures from 0 to {MAX_PICTURES}, got {self.capsule}"
+            )
         if self.samples < 1:
             raise OptionError(f"expected --samples of at least 1, got {self.samples}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:

@@ -20,6 +20,7 @@ from ..runtime.preprocess import Preprocessing
 from ..runtime.processor import processor
 from ..runtime.session import PROVIDERS
 from ..scores import Scores
+from .capsule import Packed, pack
 from .elsewhere import Elsewhere
 from .file import write_model
 from .graph import fixed_batch, named
@@ -66,6 +67,8 @@ class Export:
         complete: Whether the time was enough for the whole search.
         scores: The temperature and the threshold, or why there is no temperature.
         steps: All steps, in order.
+        capsule: The pictures in the file that `vit-edge verify` replays: where they come from, how many they are, and
+            the bytes that they take; None without a capsule.
     """
 
     path: Path
@@ -84,6 +87,7 @@ class Export:
     complete: bool
     scores: Scores
     steps: tuple[Step, ...]
+    capsule: Packed | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, ready for JSON."""
@@ -104,6 +108,7 @@ class Export:
             "complete": self.complete,
             "scores": self.scores.to_dict(),
             "steps": [step.to_dict() for step in self.steps],
+            "capsule": None if self.capsule is None else self.capsule.to_dict(),
         }
 
 
@@ -155,12 +160,16 @@ def run(
             raise OptionError(f"{path} exists; give --force to replace it, or another name with -o")
     if not output.parent.is_dir():
         raise OptionError(f"there is no folder {output.parent}; make it, or write elsewhere with -o")
+    if isinstance(options.capsule, Path):
+        # An empty folder is told before the work, not after it.
+        list_images(options.capsule)
     places = {one.name: _elsewhere(one, options) for one in targets}
     fitting, checking = _gather(calibrate, check, labels, preprocessing, options)
     labelled = labelled_for_scores(calibrate, labels, preprocessing, options)
     recorder = Recorder(fitting, options)
     base = yield from _base(recorder, network, labels, preprocessing, min(one.max_opset for one in targets))
     shared = len(recorder.steps)
+    packer = yield from pack(options.capsule, network, preprocessing, fitting)
     for one in targets:
         before = len(recorder.steps)
         shipped = yield from _ship(recorder, base, network, checking, one, places[one.name])
@@ -182,9 +191,10 @@ def run(
             scores=scores.to_dict(),
         )
         verdict, search = shipped.verdict, shipped.search
+        text, packed = yield from packer(shipped.model, places[one.name])
         yield Export(
             path=outputs[one.name],
-            bytes=write_model(shipped.model, metadata, outputs[one.name], force=options.force),
+            bytes=write_model(shipped.model, metadata, outputs[one.name], capsule=text, force=options.force),
             target=one.name,
             precision=shipped.precision,
             reason=shipped.reason,
@@ -199,6 +209,7 @@ def run(
             complete=search.complete if search else True,
             scores=scores,
             steps=tuple(recorder.steps[:shared] + recorder.steps[before:]),
+            capsule=packed,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError
+from .runtime.drift import relative_drift
 
 # The two-sided 95 % quantile of the normal distribution.
 _Z95 = 1.959964
@@ -140,18 +141,14 @@ def compare(
     """
     if reference.shape != model.shape or not len(reference):
         raise ValueError(f"expected logits of one shape, got {reference.shape} and {model.shape}")
-    distance = model.astype(np.float64) - reference
-    spread = np.linalg.norm(reference - reference.mean(axis=1, keepdims=True, dtype=np.float64), axis=1)
     # A model that answers NaN agrees with nothing: argmax alone would call the first NaN the top class.
     broken = ~np.isfinite(model).all(axis=1)
     flipped = (reference.argmax(axis=1) != model.argmax(axis=1)) | broken
     return Comparison(
         images=len(reference),
         flips=tuple(int(index) for index in np.flatnonzero(flipped)),
-        max_abs_drift=float(np.abs(distance).max()),
-        drift=float(
-            (np.linalg.norm(distance, axis=1) / np.maximum(spread, np.finfo(np.float32).tiny)).mean()
-        ),
+        max_abs_drift=float(np.abs(model.astype(np.float64) - reference).max()),
+        drift=float(relative_drift(reference, model).mean()),
         accuracy=None if targets is None else _accuracy(reference, model, np.asarray(targets)),
     )
 

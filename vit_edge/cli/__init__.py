@@ -17,6 +17,7 @@ from .doctor import doctor
 from .export import export
 from .info import info, models
 from .train import train
+from .verify import verify
 
 __all__ = ["app", "main"]
 
@@ -28,7 +29,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_COMMANDS: tuple[Callable[..., Any], ...] = (demo, train, export, check, classify, info, models, doctor)
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    demo,
+    train,
+    export,
+    check,
+    verify,
+    classify,
+    info,
+    models,
+    doctor,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 

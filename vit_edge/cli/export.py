@@ -90,6 +90,14 @@ def export(
             help="Merge alike tokens (ToMe) as well: where the search finds it pays, or so many at these blocks.",
         ),
     ] = None,
+    capsule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|N",
+            help="Which pictures travel in the file for `vit-edge verify`: 8 of a folder's, or N of --calibrate's, the "
+            "small side at most 512 pixels; 0 for none. Unless given, a few that are made by code: nobody's own.",
+        ),
+    ] = None,
     labels: shared.Labels = None,
     preprocess: shared.Preprocess = None,
     heads: shared.Heads = None,
@@ -156,6 +164,7 @@ def export(
         merge_tokens=merge_tokens,
         target_python=target_python,
         threshold=threshold,
+        capsule=_capsule(capsule),
         force=force,
     )
     given_labels, given_preprocessing = given(labels, preprocess)
@@ -199,6 +208,13 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def _capsule(text: str | None) -> int | Path | None:
+    """Read a number, or a folder; one whose name is a number is given as ./3."""
+    if text is None:
+        return None
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else Path(text)
+
+
 def _line(step: "Step") -> str:
     name = step.name if len(step.name) <= 60 else f"{step.name[:57]}..."
     line = f"  {name:<60} {step.seconds:6.1f} s {step.bytes / 1e6:8.2f} MB"
@@ -237,6 +253,11 @@ def _summary(result: "Export", reference: str) -> str:
             "name an interpreter that has it with --target-python, or time it on the device"
         )
     lines += _score_lines(result.scores)
+    if (packed := result.capsule) is not None:
+        lines.append(
+            f"  capsule                        {packed.pictures} pictures, {packed.set}, {packed.bytes / 1e6:.2f} MB "
+            "of the file; `vit-edge verify` replays them on a device"
+        )
     if result.reason:
         lines.append(f"  not int8, since {result.reason}")
     if not result.complete:

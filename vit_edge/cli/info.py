@@ -23,12 +23,14 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model file says of itself: labels, preprocessing, origin, recipe, and its proof."""
+    from ..runtime.capsule import KEY
     from ..runtime.classifier import Classifier
+    from ..runtime.entry import read_entry
 
     # The notes are on the page; without any handler Python would print the log's copy as well.
     logging.getLogger(Classifier.__module__).addHandler(logging.NullHandler())
     with Classifier(model, "cpu", threads=1) as classifier:
-        values = _values(classifier, model)
+        values = _values(classifier, model, read_entry(model, KEY, str(model)))
     typer.echo(json.dumps(values) if as_json else _page(values))
 
 
@@ -53,7 +55,7 @@ def models(
             )
 
 
-def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
+def _values(classifier: "Classifier", path: Path, capsule: str | None) -> dict[str, Any]:
     metadata = classifier.metadata
     return {
         "file": str(path),
@@ -66,8 +68,16 @@ def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
         "recipe": dict(metadata.recipe),
         "proof": dict(metadata.proof),
         "scores": dict(metadata.scores),
+        "capsule": None if capsule is None else _capsule(classifier.name, capsule),
         "notes": list(classifier.notes),
     }
+
+
+def _capsule(name: str, text: str) -> dict[str, Any]:
+    from ..runtime.capsule import Capsule
+
+    capsule = Capsule.from_text(text, name)
+    return {"set": capsule.set, "pictures": len(capsule.pictures), "bytes": len(text.encode())}
 
 
 def _page(values: Mapping[str, Any]) -> str:
@@ -83,9 +93,19 @@ def _page(values: Mapping[str, Any]) -> str:
         *_recipe_rows(values["recipe"]),
         *_proof_rows(values["proof"]),
         *_score_rows(values["scores"]),
+        ("capsule", _capsule_row(values["capsule"])),
         *(("on this device", note) for note in values["notes"]),
     ]
     return "\n".join(f"{name:<19} {value}" for name, value in rows)
+
+
+def _capsule_row(capsule: Mapping[str, Any] | None) -> str:
+    if capsule is None:
+        return "none; `vit-edge verify` needs one"
+    return (
+        f"{capsule['pictures']} pictures, {capsule['set']}, {capsule['bytes'] / 1e6:.2f} MB; "
+        "`vit-edge verify` replays them"
+    )
 
 
 # What a file does not say of its origin, recipe and proof (schema 1 leaves all of it open) has no row.
