@@ -18,7 +18,8 @@ def scene(seed: int, height: int, width: int) -> NDArray[np.uint8]:
         width: In pixels.
 
     Returns:
-        (height, width, 3) uint8, RGB, 0..255: the same for the same arguments.
+        (height, width, 3) uint8, RGB, 0..255: the same for the same arguments, and at another size of the same shape
+        the same scene.
     """
     random = np.random.default_rng(seed)
     y, x = (axis.astype(np.float32) for axis in np.mgrid[:height, :width])
@@ -84,8 +85,7 @@ def _clouds(random: Generator, height: int, width: int, cells: float) -> NDArray
 
 def _noise(random: Generator, height: int, width: int, cells: float) -> NDArray[np.float32]:
     """Give smooth noise with so many cells in a row, 0..1."""
-    columns = int(np.clip(round(cells), 1, width // 2)) + 1
-    rows = int(np.clip(round(cells * height / width), 1, height // 2)) + 1
+    columns, rows = round(cells) + 1, round(cells * height / width) + 1
     grid = random.random((rows, columns), np.float32)
     return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 

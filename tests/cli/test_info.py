@@ -1,6 +1,7 @@
 """``vit-edge info`` and ``vit-edge models`` show what there is."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def test_a_page_shows_what_a_real_file_says_of_itself(digits_model: Path, digits
         assert f" % of {count} images of {part} answered as torch does, logit drift 0." in rows[row]
     assert "top-1 drop" in rows["proof, check"]
     assert "answer as they do alone" in rows["in a batch"]
+    assert re.fullmatch(
+        r"4 pictures, made by code, 0\.0[0-9] MB; `vit-edge verify` replays them", rows["capsule"]
+    )
 
 
 def test_json_holds_the_same_whole(digits_model: Path) -> None:
@@ -55,6 +59,8 @@ def test_json_holds_the_same_whole(digits_model: Path) -> None:
     assert values["proof"] == metadata.proof
     assert values["scores"] == metadata.scores
     assert values["proof"]["check"]["agreement"] > 0.9
+    assert values["capsule"].keys() == {"set", "pictures", "bytes"}
+    assert (values["capsule"]["set"], values["capsule"]["pictures"]) == ("made by code", 4)
 
 
 def test_a_file_that_says_little_has_no_rows_for_the_rest(tmp_path: Path) -> None:
@@ -76,7 +82,8 @@ def test_the_layout_of_the_input_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "colours.onnx"
     path.write_bytes(colour_model(raw=True))
     assert "\ninput               (batch, height, width, 3) uint8, RGB, 0..255" in call("info", path).stdout
-    assert json.loads(call("info", path, "--json").stdout)["input"] == "uint8"
+    values = json.loads(call("info", path, "--json").stdout)
+    assert (values["input"], values["capsule"]) == ("uint8", None)
 
 
 def test_a_device_that_differs_is_a_row(tmp_path: Path) -> None:

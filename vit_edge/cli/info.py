@@ -94,18 +94,10 @@ def _page(values: Mapping[str, Any]) -> str:
         *_proof_rows(values["proof"]),
         *_score_rows(values["scores"]),
         ("capsule", _capsule_row(values["capsule"])),
+        *_capsule_rows(values["capsule"]),
         *(("on this device", note) for note in values["notes"]),
     ]
     return "\n".join(f"{name:<19} {value}" for name, value in rows)
-
-
-def _capsule_row(capsule: Mapping[str, Any] | None) -> str:
-    if capsule is None:
-        return "none; `vit-edge verify` needs one"
-    return (
-        f"{capsule['pictures']} pictures, {capsule['set']}, {capsule['bytes'] / 1e6:.2f} MB; "
-        "`vit-edge verify` replays them"
-    )
 
 
 # What a file does not say of its origin, recipe and proof (schema 1 leaves all of it open) has no row.
@@ -134,6 +126,15 @@ def _recipe_rows(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "measured on", f"{name} ({', '.join(machine.get('features', ()))})"
     if "oldest_onnxruntime" in recipe:
         yield "runs on", f"ONNX Runtime {recipe['oldest_onnxruntime']} or newer, opset {recipe.get('opset')}"
+
+
+def _capsule_rows(capsule: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if capsule is not None:
+        size = f"{capsule['bytes'] / 1e6:.2f} MB"
+        yield (
+            "capsule",
+            f"{capsule['pictures']} pictures, {capsule['set']}, {size}; `vit-edge verify` replays them",
+        )
 
 
 def _proof_rows(proof: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

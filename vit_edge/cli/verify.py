@@ -66,14 +66,16 @@ def verify(
 
 
 def _page(model: Path, provider: str, capsule: "Capsule", found: "Replay") -> str:
+    # As the file names it: "torch float32", or "the float graph".
+    whose = f"{capsule.reference.removesuffix(' float32')}'s"
     lines = [
         f"{model} on the provider {provider}: {len(capsule.pictures)} pictures, {capsule.set}",
         *(
             f"{_TITLES[stage.name]:<16} {'ok   ' if stage.passed else 'FAULT'} {stage.finding}"
             for stage in found.stages
         ),
-        f"this device gives the answers of {capsule.reference}"
+        f"this device gives {whose} answers"
         if found.passed
-        else f"this device does NOT give the answers of {capsule.reference}: {found.fault} is at fault",
+        else f"this device does NOT give {whose} answers: {found.fault} is at fault",
     ]
     return "\n".join(lines)
