@@ -21,6 +21,7 @@ from vit_edge.export.options import DEFAULT_BOUNDS
 from vit_edge.export.targets import TARGETS
 from vit_edge.export.trace import trace
 from vit_edge.runtime import Classifier
+from vit_edge.runtime.capsule import read_capsule
 from vit_edge.runtime.preprocess import Preprocessing
 
 from ..conftest import DIGITS, listing
@@ -438,3 +439,33 @@ def test_an_interpreter_without_the_provider_is_told_before_the_search(
         assert sentence in err
         assert len(err.splitlines()) == 1
     assert not listing(tmp_path)
+
+
+def test_the_capsule_is_chosen_sized_and_left_out(
+    call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
+) -> None:
+    """Pictures of one's own go in only where they are asked for, and how much they weigh is said."""
+    quick = (digits_checkpoint, "--calibrate", digits_images / "calibrate", "--precision", "float32", *QUICK)
+
+    def capsule(*options: object) -> tuple[str, dict[str, Any] | None]:
+        path = tmp_path / "model.onnx"
+        status, out, err = call(*quick, "-o", path, "-f", "-q", *options)
+        assert status == 0, err
+        found = read_capsule(path, path.name)
+        if found is None:
+            return out, None
+        return out, {"set": found.set, "names": [picture.name.split()[0] for picture in found.pictures]}
+
+    out, found = capsule()
+    assert found == {"set": "made by code", "names": ["scene"] * 4}
+    assert re.search(r"capsule +4 pictures, made by code, 0\.0[0-9] MB of the file; `vit-edge verify`", out)
+    assert capsule("--capsule", "2")[1] == {"set": "calibrate", "names": ["photo"] * 2}
+    folder = digits_images / "test" / "one"
+    assert capsule("--capsule", folder)[1] == {"set": "one", "names": ["photo"] * 8}
+    out, found = capsule("--capsule", "0")
+    assert found is None
+    assert "\n  capsule" not in out
+    sentence = call.refused(*quick, "-o", tmp_path / "x.onnx", "-q", "--capsule", "65", status=2)
+    assert "expected --capsule as a folder or a number of pictures from 0 to 64, got 65" in sentence
+    sentence = call.refused(*quick, "-o", tmp_path / "x.onnx", "-q", "--capsule", "absent", status=1)
+    assert "there is no folder absent" in sentence

@@ -51,10 +51,10 @@ def capsule_for(model: bytes | None = None, *, noise: float = 0.0) -> Capsule:
         )
 
 
-def with_capsule(capsule: Capsule | None = None, **options: int) -> bytes:
+def with_capsule(capsule: Capsule | None = None) -> bytes:
     """Make a sealed model file with a capsule in it."""
     text = (capsule or capsule_for(noise=0.02)).to_text()
-    return colour_model(METADATA, changed={KEY: text}, **options)
+    return colour_model(METADATA, changed={KEY: text})
 
 
 def levels(pixels: NDArray[np.uint8], *, share: float, by: int, seed: int = 0) -> NDArray[np.uint8]:
