@@ -93,7 +93,6 @@ def _page(values: Mapping[str, Any]) -> str:
         *_recipe_rows(values["recipe"]),
         *_proof_rows(values["proof"]),
         *_score_rows(values["scores"]),
-        ("capsule", _capsule_row(values["capsule"])),
         *_capsule_rows(values["capsule"]),
         *(("on this device", note) for note in values["notes"]),
     ]
