@@ -23,7 +23,10 @@ from vit_edge.training import (
     open_run,
     split,
 )
-from vit_edge.training.augment import augment
+from vit_edge.training.augment import Augment, shifted
+from vit_edge.training.batches import part
+from vit_edge.training.chance import order, uniform
+from vit_edge.training.mixing import draw, mixed
 from vit_edge.training.recipe import learning_rate
 
 from .pictures import paint
@@ -181,15 +184,20 @@ def ramp() -> torch.Tensor:
     return torch.linspace(-1, 1, 16).expand(64, 1, 16, 16).contiguous()
 
 
+def moved(*, shift: float, zoom: float, flip: bool) -> torch.Tensor:
+    recipe = Recipe(shift=shift, zoom=zoom, flip=flip)
+    return shifted(ramp(), recipe=recipe, epoch=1, places=np.arange(64))
+
+
 def test_no_change_gives_the_images_back() -> None:
     """Resampling by itself must not blur."""
-    changed = augment(ramp(), shift=0, zoom=0, flip=False, generator=torch.Generator().manual_seed(0))
+    changed = moved(shift=0, zoom=0, flip=False)
     torch.testing.assert_close(changed, ramp(), rtol=0, atol=1e-5)
 
 
 def test_images_move_by_no_more_than_the_shift() -> None:
     """A tenth of 16 pixels is 1.6 of them; the ramp tells by how much each moved."""
-    changed = augment(ramp(), shift=0.1, zoom=0, flip=False, generator=torch.Generator().manual_seed(0))
+    changed = moved(shift=0.1, zoom=0, flip=False)
     pixels = (changed - ramp())[:, 0, :, 8] * 15 / 2
     assert pixels.abs().max() <= 1.6 + 1e-4
     assert pixels.max() > 1.3
@@ -198,7 +206,7 @@ def test_images_move_by_no_more_than_the_shift() -> None:
 
 def test_images_grow_and_shrink_by_no_more_than_the_zoom() -> None:
     """The slope of the ramp is the zoom, the same up and across."""
-    changed = augment(ramp(), shift=0, zoom=0.2, flip=False, generator=torch.Generator().manual_seed(0))
+    changed = moved(shift=0, zoom=0.2, flip=False)
     slope = (changed[:, 0, :, 9] - changed[:, 0, :, 6]) / (ramp()[:, 0, :, 9] - ramp()[:, 0, :, 6])
     assert 1.15 < slope.max() <= 1.2 + 1e-4
     assert 0.8 - 1e-4 <= slope.min() < 0.85
@@ -208,10 +216,68 @@ def test_half_of_the_images_are_mirrored_and_only_by_choice() -> None:
     """A mirrored digit is another sign, so it is off unless asked for."""
     seen = {}
     for flip in (False, True):
-        changed = augment(ramp(), shift=0, zoom=0, flip=flip, generator=torch.Generator().manual_seed(0))
+        changed = moved(shift=0, zoom=0, flip=flip)
         seen[flip] = int((changed[:, 0, 0, 0] > 0).sum())
     assert seen[False] == 0
     assert 16 < seen[True] < 48
+
+
+def test_an_image_is_changed_alike_whoever_loads_it() -> None:
+    """A run that is resumed, or shared out among processes, has to see what it would have seen in one go."""
+    recipe = Recipe(augment="trivial", flip=True, crop_scale=0.5, erasing=0.5)
+    image = np.random.default_rng(0).integers(256, size=(24, 20, 3), dtype=np.uint8)
+    augment = Augment(recipe, PREPROCESSING, cropped=False)
+    before = torch.get_rng_state()
+    first = [augment(image, epoch=1, place=place) for place in range(8)]
+    torch.rand(3)
+    again = [augment(image, epoch=1, place=place) for place in reversed(range(8))]
+    assert all(torch.equal(one, two) for one, two in zip(first, reversed(again), strict=True))
+    assert all(one.shape == (3, 8, 8) and one.dtype == torch.uint8 for one in first)
+    assert len({one.numpy().tobytes() for one in first}) == 8
+    assert not torch.equal(first[0], augment(image, epoch=2, place=0))
+    torch.set_rng_state(before)
+    augment(image, epoch=1, place=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_chance_is_even_and_apart() -> None:
+    """Draws that repeat or lean would train on fewer images than there are."""
+    places = np.arange(20_000)
+    one, other = uniform(7, 1, 3, places=places), uniform(7, 1, 4, places=places)
+    for draws in (one, other):
+        assert abs(draws.mean() - 0.5) < 0.01
+        assert 0 <= draws.min() < 0.001 < 0.999 < draws.max() < 1
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
+    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.02
+    assert sorted(order(7, 1, 1000)) == list(range(1000))
+    assert not np.array_equal(order(7, 1, 1000), order(7, 2, 1000))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_images_are_mixed_by_the_share_that_the_loss_is(mixup: float, cutmix: float) -> None:
+    """A share that is not the pixels' teaches the wrong answer; whole white and black images show it."""
+    recipe = Recipe(mixup=mixup, cutmix=cutmix)
+    mix = draw(recipe, step=3, first=0, count=64, size=(8, 8))
+    assert mix is not None
+    images = (torch.arange(64) % 2).float().reshape(-1, 1, 1, 1).expand(64, 3, 8, 8)
+    result = mixed(images, mix)
+    own = torch.where(images[:, 0, 0, 0] == 1, result.mean(dim=(1, 2, 3)), 1 - result.mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(own, mix.shares)
+    assert torch.equal(mix.shares[::2], mix.shares[1::2])
+    whole = (result.amax(dim=(1, 2, 3)) - result.amin(dim=(1, 2, 3)) == 0).float().mean()
+    assert {(0.8, 0.0): whole == 1, (0.0, 1.0): whole < 0.4, (0.8, 1.0): 0.3 < whole < 0.9}[mixup, cutmix]
+    part_of_it = draw(recipe, step=3, first=16, count=8, size=(8, 8))
+    assert part_of_it is not None
+    assert torch.equal(part_of_it.shares, mix.shares[16:24])
+
+
+def test_a_batch_is_shared_out_in_pairs_and_whole() -> None:
+    """Partners that are mixed stay together, and no image is lost or seen twice."""
+    for count in (1, 2, 7, 10, 64):
+        for world in (1, 2, 3, 8):
+            parts = [part(count, rank=rank, world=world) for rank in range(world)]
+            assert [place for low, high in parts for place in range(low, high)] == list(range(count))
+            assert all(low % 2 == 0 or low == count for low, _ in parts)
 
 
 def test_a_run_is_not_replaced_unless_forced(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Training: from a folder of images to a checkpoint."""
 
-from .fit import Epoch, evaluate, fit, new_model
+from .fit import Epoch, Step, evaluate, fit, new_model
 from .images import Decoded, ImageSet, check_apart, check_classes, check_memory, decode, gather
 from .recipe import Recipe
 from .run import BEST, METRICS, open_run
@@ -13,6 +13,7 @@ __all__ = [
     "Epoch",
     "ImageSet",
     "Recipe",
+    "Step",
     "check_apart",
     "check_classes",
     "check_memory",

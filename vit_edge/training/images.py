@@ -39,8 +39,17 @@ class ImageSet:
     targets: NDArray[np.int64]
     preprocessing: Preprocessing
 
+    @property
+    def cropped(self) -> bool:
+        """The images are of the network's size already."""
+        return True
+
     def __len__(self) -> int:
         return len(self.targets)
+
+    def example(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        """Give an image, (height, width, 3) uint8, RGB, and the place of its class."""
+        return self.pixels[place], int(self.targets[place])
 
 
 def check_memory(images: int, preprocessing: Preprocessing) -> None:

@@ -1,9 +1,20 @@
 """How a network is trained, in numbers; needs no torch."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from ..errors import OptionError
+
+Policy = Literal["shift", "trivial", "rand", "none"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+Distillation = Literal["none", "soft", "hard"]
+DISTILLATIONS: tuple[Distillation, ...] = get_args(Distillation)
+
+Precision = Literal["float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,15 +23,37 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images per step.
+        batch_size: Images per step, on all devices together.
         learning_rate: The highest rate, reached after the warm-up.
         weight_decay: AdamW's decay of weights, decoupled from the gradient (Loshchilov and Hutter 2019).
         warmup: Share of all steps in which the rate rises from 0 (Goyal et al. 2017, section 2.2).
         label_smoothing: What the right class gives up to all classes (Szegedy et al. 2016, section 7).
         clip_norm: The gradient's largest Euclidean norm (Pascanu et al. 2013).
+        augment: ``shift``: `shift`, `zoom`; ``trivial``: TrivialAugment (Müller and Hutter 2021); ``rand``:
+            RandAugment (Cubuk et al. 2020) of two operations; ``none``. The last three crop by `crop_scale`.
+        magnitude: RandAugment's, of 30.
+        crop_scale: The least share of an image's area that a random crop keeps (Szegedy et al. 2015, section 6);
+            1 crops nothing.
         shift: An image moves by up to this share of its sides.
         zoom: An image grows or shrinks by up to this share.
         flip: Whether half of the images are mirrored, which is wrong for digits, text and signs.
+        erasing: Share of images in which a random rectangle is erased (Zhong et al. 2020).
+        mixup: The alpha of MixUp's Beta distribution (Zhang et al. 2018); 0 mixes nothing.
+        cutmix: The alpha of CutMix's (Yun et al. 2019). With both, each pair of images gets one of them by a coin.
+        drop_path: The share of branches that the last block leaves out while training, rising from 0 at the first
+            (stochastic depth, Huang et al. 2016).
+        ema: The share that the moving average of the weights keeps of itself in a step (Polyak and Juditsky 1992); less
+            in the first steps. The average is what is validated and kept; 0 goes without.
+        layer_decay: What the learning rate is multiplied by from each block to the one before it (Clark et al. 2020;
+            Bao et al. 2022, "BEiT"); below 1 for fine-tuning.
+        freeze: Train the head alone, a linear probe.
+        distillation: ``soft``: the teacher's probabilities (Hinton et al. 2015); ``hard``: its first answer
+            (Touvron et al. 2021).
+        distillation_weight: The share of the loss that the teacher has; DeiT's token takes its part whatever this is.
+        temperature: What the logits are divided by for soft distillation.
+        quantize: Train with the quantizers of a static INT8 export in place (Jacob et al. 2018).
+        precision: ``float32``, or ``bf16`` where the device has it (weights stay in float32).
+        compile: Compile the network with torch.compile.
         seed: Where the weights, the order of the images and their changes come from.
 
     Raises:
@@ -37,23 +70,44 @@ class Recipe:
     warmup: float = 0.1
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
+    augment: Policy = "shift"
+    magnitude: int = 9
+    crop_scale: float = 1.0
     shift: float = 0.1
     zoom: float = 0.1
     flip: bool = False
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    drop_path: float = 0.0
+    ema: float = 0.0
+    layer_decay: float = 1.0
+    freeze: bool = False
+    distillation: Distillation = "none"
+    distillation_weight: float = 0.5
+    temperature: float = 3.0
+    quantize: bool = False
+    precision: Precision = "float32"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise OptionError(
+                    f"expected {_word(name)} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
         for field in fields(self):
             value = getattr(self, field.name)
-            if not math.isfinite(value):
+            if isinstance(value, int | float) and not math.isfinite(value):
                 raise OptionError(f"expected {_word(field.name)} to be a finite number, got {value}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"expected {_word(name)} to be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "crop_scale", "layer_decay", "temperature"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"expected {_word(name)} to be above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "seed"):
+        for name in ("weight_decay", "seed", "mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise OptionError(f"expected {_word(name)} to be 0 or more, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay"):
@@ -62,13 +116,26 @@ class Recipe:
                     f"expected {_word(name)} to be at most {_LARGEST:g}, got {getattr(self, name)}; "
                     "0.0001 to 0.1 is usual"
                 )
-        for name in ("warmup", "label_smoothing", "shift", "zoom"):
+        for name in ("warmup", "label_smoothing", "shift", "zoom", "drop_path", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(
                     f"expected {_word(name)} to be from 0 to below 1, got {getattr(self, name)}"
                 )
+        for name in ("erasing", "crop_scale", "layer_decay", "distillation_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"expected {_word(name)} to be from 0 to 1, got {getattr(self, name)}")
+        if not 0 <= self.magnitude <= _MAGNITUDES:
+            raise OptionError(f"expected the magnitude to be from 0 to {_MAGNITUDES}, got {self.magnitude}")
         if self.seed >= 2**63:
             raise OptionError(f"expected the seed to be below 2**63, got {self.seed}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give every field under its name, ready for JSON."""
+        return asdict(self)
+
+    def differing(self, other: Mapping[str, Any]) -> list[str]:
+        """Give the names of the fields that differ from those of another recipe, as `to_dict` gives it."""
+        return [name for name, value in self.to_dict().items() if other.get(name) != value]
 
 
 def learning_rate(step: int, *, steps: int, recipe: Recipe) -> float:
@@ -91,8 +158,17 @@ def learning_rate(step: int, *, steps: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "augment": POLICIES,
+    "distillation": DISTILLATIONS,
+    "precision": PRECISIONS,
+}
+
 # Far above anything useful; beyond it AdamW's own factors overflow a float32.
 _LARGEST = 1e6
+
+# RandAugment's scale has so many steps (torchvision's default).
+_MAGNITUDES = 30
 
 
 def _word(name: str) -> str:

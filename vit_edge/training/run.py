@@ -1,9 +1,11 @@
 """The folder of a training run: what it holds and when it may be written."""
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import TrainingError
 
@@ -13,27 +15,35 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 """The checkpoint of the epoch with the best validation accuracy."""
 
+LAST = "last.safetensors"
+"""The checkpoint of the last epoch."""
+
 METRICS = "metrics.jsonl"
 """One JSON object per epoch: the fields of `Epoch`."""
 
+CONFIG = "config.json"
+"""What the run was asked for: its recipe, the network's sizes, the images."""
 
-def open_run(folder: str | Path, *, force: bool = False) -> Path:
+
+def open_run(folder: str | Path, *, force: bool = False, resume: bool = False) -> Path:
     """Make the folder of a run, before the long work starts.
 
     Args:
         folder: The folder.
         force: Allow one that holds a run; its files are replaced when the first epoch is done.
+        resume: Allow one that holds a run, which is to go on.
 
     Returns:
         The folder.
 
     Raises:
-        TrainingError: It holds a run and *force* is off, or it cannot be made.
+        TrainingError: It holds a run and neither is given, or it cannot be made.
     """
     folder = Path(folder)
-    if not force and (folder / BEST).exists():
+    if not (force or resume) and (folder / BEST).exists():
         raise TrainingError(
-            f"{folder / BEST} exists; choose another folder for the run, or replace it with --force"
+            f"{folder / BEST} exists; choose another folder for the run, go on with --resume, or replace it with "
+            "--force"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,17 +54,62 @@ def open_run(folder: str | Path, *, force: bool = False) -> Path:
     return folder
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write what a run was asked for.
+
+    Raises:
+        TrainingError: The file cannot be written.
+    """
+    _replace(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
 def record(folder: Path, epoch: "Epoch") -> None:
-    """Write an epoch's line; the first epoch starts the file anew.
+    """Add an epoch's line.
 
     Raises:
         TrainingError: The file cannot be written.
     """
     path = folder / METRICS
     try:
-        with path.open("w" if epoch.epoch == 1 else "a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
     except OSError as error:
-        raise TrainingError(
-            f"cannot write {path}: {error.strerror}; check the folder and the disk"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Give what is recorded of each epoch so far; a line that a kill cut short is none."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    epochs: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            epochs.append(json.loads(line))
+        except ValueError:
+            break
+    return epochs
+
+
+def trim(folder: Path, epochs: int) -> None:
+    """Keep the lines of the first epochs only: those after the state that a run goes on from are made again.
+
+    Raises:
+        TrainingError: The file cannot be written.
+    """
+    kept = [json.dumps(line) + "\n" for line in read_metrics(folder)[:epochs]]
+    _replace(folder / METRICS, "".join(kept))
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(f"cannot write {path}: {error.strerror}; check the folder and the disk")

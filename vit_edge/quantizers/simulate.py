@@ -1,0 +1,140 @@
+"""Layers that compute in float what their INT8 forms will compute, so that training can make up for the rounding.
+
+The grids are those of a static export: weights symmetric with a scale for each output, inputs unsigned with a zero
+point.
+Gradients pass the rounding as if it were not there, and stop where a value is cut off (the straight-through estimator,
+Bengio et al. 2013; Jacob et al. 2018, section 3).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .ranges import Grid, GrowingHistogram, Method, Range
+from .weights import largest_integer
+
+_LARGEST = largest_integer(8)
+
+
+class SimulatedLinear(nn.Linear):
+    """A linear layer that rounds its input and weights to 8 bits; it keeps the parameters of the one that it replaces.
+
+    Attributes:
+        range: What the input's grid spans; None leaves the input in float.
+    """
+
+    range: Range | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Take (..., inputs) to (..., outputs)."""
+        return functional.linear(on_grid(values, self.range), on_weight_grid(self.weight), self.bias)
+
+
+class SimulatedConv2d(nn.Conv2d):
+    """A convolution that rounds its input and weights to 8 bits; see `SimulatedLinear`."""
+
+    range: Range | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Take (batch, channels, height, width) to (batch, outputs, rows, columns)."""
+        output: Tensor = self._conv_forward(
+            on_grid(values, self.range), on_weight_grid(self.weight), self.bias
+        )
+        return output
+
+
+Simulated = SimulatedLinear | SimulatedConv2d
+
+
+def on_grid(values: Tensor, span: Range | None) -> Tensor:
+    """Round values to the 8-bit grid that a static export lays over their range."""
+    if span is None:
+        return values
+    grid = Grid.over(span, symmetric=False)
+    return torch.fake_quantize_per_tensor_affine(values, grid.scale, grid.zero, grid.lowest, grid.highest)
+
+
+def on_weight_grid(weight: Tensor) -> Tensor:
+    """Round weights, outputs first, to the grid that an export chooses (see `column_scales`)."""
+    largest = weight.detach().abs().flatten(1).amax(dim=1)
+    scales = (largest.double() / _LARGEST).float()
+    scales = torch.where(scales < torch.finfo(torch.float32).tiny, torch.ones_like(scales), scales)
+    zeros = torch.zeros_like(scales, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight.float(), scales, zeros, 0, -_LARGEST, _LARGEST)
+
+
+def simulate(model: nn.Module) -> None:
+    """Put simulated layers in the place of a network's products, in place; names and parameters stay."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear:
+                setattr(parent, name, _like(SimulatedLinear, layer))
+            elif type(layer) is nn.Conv2d:
+                setattr(parent, name, _like(SimulatedConv2d, layer))
+
+
+def ranges(model: nn.Module) -> dict[str, Range]:
+    """Give the input range of each simulated layer, by its name."""
+    return {name: layer.range for name, layer in _simulated(model) if layer.range is not None}
+
+
+def set_ranges(model: nn.Module, spans: Mapping[str, Range]) -> None:
+    """Set the input range of each simulated layer, in place."""
+    for name, layer in _simulated(model):
+        layer.range = spans.get(name)
+
+
+def measure_ranges(
+    model: nn.Module, run: Callable[[], None], *, method: Method = "mixed"
+) -> dict[str, Range]:
+    """Measure what the inputs of a network's simulated layers span, with their inputs in float meanwhile.
+
+    Args:
+        model: The network.
+        run: Runs it on images.
+        method: How a range is chosen, as an export's.
+    """
+    counted = {name: GrowingHistogram() for name, _ in _simulated(model)}
+    with _in_float(model), _watched(model, counted):
+        run()
+    return {name: growing.histogram().range(method) for name, growing in counted.items()}
+
+
+def _like(kind: type[Any], layer: Any) -> Simulated:
+    # Not by its constructor, which would make weights of its own.
+    twin: Simulated = object.__new__(kind)
+    twin.__dict__ = dict(layer.__dict__)
+    return twin
+
+
+def _simulated(model: nn.Module) -> Iterator[tuple[str, Simulated]]:
+    for name, layer in model.named_modules():
+        if isinstance(layer, SimulatedLinear | SimulatedConv2d):
+            yield name, layer
+
+
+@contextmanager
+def _in_float(model: nn.Module) -> Iterator[None]:
+    before = ranges(model)
+    set_ranges(model, {})
+    try:
+        yield
+    finally:
+        set_ranges(model, before)
+
+
+@contextmanager
+def _watched(model: nn.Module, counted: Mapping[str, GrowingHistogram]) -> Iterator[None]:
+    def counter(growing: GrowingHistogram) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: growing.add(inputs[0].detach().float().cpu().numpy())
+
+    handles = [layer.register_forward_pre_hook(counter(counted[name])) for name, layer in _simulated(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,166 @@
+"""Training batches: which images, who loads them, and what of each batch a process has."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import TrainingError
+from ..runtime.preprocess import Preprocessing
+from .augment import Augment
+from .chance import order
+from .recipe import Recipe
+
+
+class Examples(Protocol):
+    """Images with their classes, found by place.
+
+    Attributes:
+        preprocessing: What the network takes.
+        cropped: Whether the images are of the network's size already, by that preprocessing.
+        targets: (images,) int64, the place of each image's class among the labels.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def cropped(self) -> bool: ...
+
+    @property
+    def targets(self) -> NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def example(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        """Give an image, (height, width, 3) uint8, RGB, and the place of its class."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A process's part of a batch.
+
+    Attributes:
+        images: (images, 3, height, width) uint8.
+        targets: (images,) int64.
+        places: (images,) int64, where they are in the set.
+        first: The place in the whole batch of the first.
+        weight: 1, or 0 where there was nothing left for this process and an image stands in.
+        whole: How many images the whole batch has.
+    """
+
+    images: Tensor
+    targets: Tensor
+    places: NDArray[np.int64]
+    first: int
+    weight: float
+    whole: int
+
+
+def batches(
+    examples: Examples,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Give the batches of an epoch.
+
+    Args:
+        examples: The training images.
+        recipe: Its `batch_size`, `seed` and changes to images.
+        epoch: From 1; another epoch has another order.
+        start: The batch to begin with, where earlier ones are done.
+        rank: Which process this is.
+        world: Of how many.
+        workers: How many processes load and change images beside this one; 0 does it here.
+
+    Raises:
+        TrainingError: A worker died.
+    """
+    places = order(recipe.seed, epoch, len(examples))
+    parts = [
+        part(len(places[first : first + recipe.batch_size]), rank=rank, world=world)
+        for first in range(0, len(places), recipe.batch_size)
+    ]
+    mine = []
+    for number, (low, high) in enumerate(parts):
+        first = number * recipe.batch_size
+        # Every process takes part in every step: one without images of its own computes one that does not count.
+        mine.append(places[first + low : first + high] if high > low else places[first : first + 1])
+    loader: DataLoader[Any] = DataLoader(
+        _Changed(examples, Augment(recipe, examples.preprocessing, cropped=examples.cropped), epoch),
+        batch_sampler=_Fixed([chosen.tolist() for chosen in mine[start:]]),
+        num_workers=workers,
+        collate_fn=_collate,
+        # It draws a seed that nobody uses; from the generator of all, that would change what others draw.
+        generator=torch.Generator(),
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_alone if workers else None,
+    )
+    try:
+        for number, (images, targets) in enumerate(loader, start=start):
+            low, high = parts[number]
+            whole = len(places[number * recipe.batch_size : (number + 1) * recipe.batch_size])
+            yield Batch(images, targets, mine[number], low, float(high > low), whole)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that loads images died ({' '.join(str(error).split())}); where memory is short, give fewer "
+            "with --workers, or 0"
+        ) from error
+
+
+def part(count: int, *, rank: int, world: int) -> tuple[int, int]:
+    """Give a process's share of a batch, first and one past the last; pairs, which are mixed, stay together.
+
+    >>> [part(10, rank=rank, world=3) for rank in range(3)]
+    [(0, 4), (4, 8), (8, 10)]
+    """
+    pairs = np.array_split(np.arange((count + 1) // 2), world)[rank]
+    if not len(pairs):
+        return count, count
+    return int(2 * pairs[0]), min(int(2 * pairs[-1] + 2), count)
+
+
+class _Changed(Dataset[tuple[Tensor, int]]):
+    """Images as an epoch sees them."""
+
+    def __init__(self, examples: Examples, augment: Augment, epoch: int) -> None:
+        self._examples, self._augment, self._epoch = examples, augment, epoch
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        image, target = self._examples.example(place)
+        return self._augment(image, epoch=self._epoch, place=place), target
+
+
+class _Fixed:
+    """Batches that are known beforehand."""
+
+    def __init__(self, chosen: Sequence[list[int]]) -> None:
+        self._chosen = chosen
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._chosen)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+
+def _collate(examples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([image for image, _ in examples]), torch.tensor([target for _, target in examples])
+
+
+def _alone(worker: int) -> None:
+    # Workers share the cores among them; a thread pool in each would only get in the way.
+    torch.set_num_threads(1)

@@ -1,0 +1,89 @@
+"""What a run needs to go on as if it had never stopped, in one file that is there whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import TrainingError
+from .batches import Examples
+from .recipe import Recipe
+
+STATE = "state.pt"
+"""Weights, optimizer, average and place of a run: what `--resume` goes on from."""
+
+_SCHEMA = 1
+
+
+def save_state(run: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state; a kill at any moment leaves the old file or the new one.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    path = run / STATE
+    unfinished = run / f".{STATE}.{os.getpid()}.tmp"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save({"schema": _SCHEMA, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    # torch's zip writer raises a RuntimeError where the disk is full.
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"cannot write {path} ({reason}); free some space, then go on with --resume"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_state(run: Path, recipe: Recipe, data: str) -> dict[str, Any] | None:
+    """Read a run's state; None where it never came to write one.
+
+    Args:
+        run: The run's folder.
+        recipe: What it is to go on with.
+        data: The `fingerprint` of its images.
+
+    Raises:
+        TrainingError: The file is damaged, or recipe or images are others than the run began with.
+    """
+    path = run / STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        schema = state["schema"]
+    # torch raises whatever its unpickler meets.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path} is damaged ({reason}); start the run anew with --force, from its best checkpoint with --from"
+        ) from error
+    if schema != _SCHEMA:
+        raise TrainingError(f"{path} is of schema {schema}, and {_SCHEMA} is expected; update vit-edge")
+    if differing := recipe.differing(json.loads(state["recipe"])):
+        old = json.loads(state["recipe"])
+        told = ", ".join(f"{name} {old.get(name)!r}, not {getattr(recipe, name)!r}" for name in differing)
+        raise TrainingError(f"the run in {run} began with {told}; go on with what it began with")
+    if state["data"] != data:
+        raise TrainingError(
+            f"the run in {run} began with other images; give the same, or start anew in another folder"
+        )
+    return state
+
+
+def fingerprint(*sets: Examples) -> str:
+    """Give a digest of what sets of images are: how many, and of which classes in which order."""
+    sha256 = hashlib.sha256()
+    for examples in sets:
+        sha256.update(f"{len(examples)} {examples.preprocessing}\n".encode())
+        sha256.update(np.ascontiguousarray(examples.targets, np.int64).tobytes())
+    return sha256.hexdigest()
