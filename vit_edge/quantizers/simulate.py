@@ -24,13 +24,15 @@ class SimulatedLinear(nn.Linear):
     """A linear layer that rounds its input and weights to 8 bits; it keeps the parameters of the one that it replaces.
 
     Attributes:
-        range: What the input's grid spans; None leaves the input in float.
+        range: What the input's grid spans; None computes in float, as if it were the layer that it replaces.
     """
 
     range: Range | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """Take (..., inputs) to (..., outputs)."""
+        if self.range is None:
+            return super().forward(values)
         return functional.linear(on_grid(values, self.range), on_weight_grid(self.weight), self.bias)
 
 
@@ -41,6 +43,8 @@ class SimulatedConv2d(nn.Conv2d):
 
     def forward(self, values: Tensor) -> Tensor:
         """Take (batch, channels, height, width) to (batch, outputs, rows, columns)."""
+        if self.range is None:
+            return super().forward(values)
         output: Tensor = self._conv_forward(
             on_grid(values, self.range), on_weight_grid(self.weight), self.bias
         )
@@ -50,10 +54,8 @@ class SimulatedConv2d(nn.Conv2d):
 Simulated = SimulatedLinear | SimulatedConv2d
 
 
-def on_grid(values: Tensor, span: Range | None) -> Tensor:
+def on_grid(values: Tensor, span: Range) -> Tensor:
     """Round values to the 8-bit grid that a static export lays over their range."""
-    if span is None:
-        return values
     grid = Grid.over(span, symmetric=False)
     return torch.fake_quantize_per_tensor_affine(values, grid.scale, grid.zero, grid.lowest, grid.highest)
 
@@ -91,7 +93,7 @@ def set_ranges(model: nn.Module, spans: Mapping[str, Range]) -> None:
 def measure_ranges(
     model: nn.Module, run: Callable[[], None], *, method: Method = "mixed"
 ) -> dict[str, Range]:
-    """Measure what the inputs of a network's simulated layers span, with their inputs in float meanwhile.
+    """Measure what the inputs of a network's simulated layers span while it computes in float, as an export does.
 
     Args:
         model: The network.

@@ -1,0 +1,242 @@
+"""What the recipe adds to the loop: averages, shares of the rate, frozen weights, teachers, quantizers."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from vit_edge.checkpoint import load_checkpoint
+from vit_edge.errors import OptionError, TrainingError
+from vit_edge.models.vit import StochasticDepth
+from vit_edge.quantizers.simulate import ranges
+from vit_edge.runtime.labels import Labels
+from vit_edge.runtime.preprocess import Preprocessing
+from vit_edge.training import BEST, ImageSet, Recipe, evaluate, fit, new_model, open_run
+from vit_edge.training.average import Average
+from vit_edge.training.losses import losses
+from vit_edge.training.memory import batch_that_fits, is_out_of_memory
+from vit_edge.training.mixing import Mix
+from vit_edge.training.optimizer import SHARE, optimizer_for, parameter_groups
+from vit_edge.training.run import LAST
+from vit_edge.training.teacher import Teacher, class_places
+
+from .test_fit import CONFIG, LABELS, PREPROCESSING, painted
+
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, ImageSet]:
+    folder = tmp_path_factory.mktemp("pictures")
+    return painted(folder / "training"), painted(folder / "validation", seed=1)
+
+
+def test_the_average_follows_the_weights() -> None:
+    """Early steps count for more, so that the first random weights are soon forgotten."""
+    model = new_model(CONFIG, seed=0)
+    average = Average(model, decay=0.9)
+    expected = model.head.weight.detach().clone()
+    for step in range(100):
+        torch.nn.init.normal_(model.head.weight)
+        average.update(model, step=step)
+        kept = min(0.9, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * model.head.weight.detach()
+    torch.testing.assert_close(average.model.head.weight, expected)
+    assert not average.model.training
+
+
+def test_the_average_is_what_is_validated_and_kept(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """The number that is told must belong to the file that is written."""
+    model, recipe = new_model(CONFIG, seed=0), replace(RECIPE, ema=0.9)
+    *_, epoch = fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"))
+    kept = load_checkpoint(tmp_path / "run" / LAST).model
+    assert not torch.equal(kept.head.weight, model.head.weight)
+    assert evaluate(kept, sets[1]) == (epoch.val_loss, epoch.val_accuracy)
+
+
+def test_each_block_learns_at_a_share_of_the_next_ones_rate() -> None:
+    """What was pretrained first is the most general, and is to move the least."""
+    model = new_model(CONFIG, seed=0)
+    groups = parameter_groups(model, replace(RECIPE, layer_decay=0.5))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    shares = {names[id(one)]: group[SHARE] for group in groups for one in group["params"]}
+    assert {shares["head.weight"], shares["norm.bias"]} == {1.0}
+    assert shares["blocks.1.attn.qkv.weight"] == 0.5
+    assert shares["blocks.0.mlp.fc1.bias"] == 0.25
+    assert {shares["patch_embed.proj.weight"], shares["pos_embed"], shares["cls_token"]} == {0.125}
+
+
+def test_a_linear_probe_moves_the_head_alone(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """Frozen features are what one compares, and are cheap."""
+    model, recipe = new_model(CONFIG, seed=0), replace(RECIPE, freeze=True, weight_decay=0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run")))
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"head.weight", "head.bias"}
+    assert sum(len(group["params"]) for group in optimizer_for(model, recipe).param_groups) == 2
+
+
+def test_later_branches_are_left_out_more_often(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """The first block always works; the share of the last is the recipe's."""
+    config = replace(CONFIG, depth=3)
+    model, seen = new_model(config, seed=0), list[list[float]]()
+
+    def look(step: object) -> None:
+        branches = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+        seen.append([0.0 if b.factors is None else float((b.factors == 0).float().mean()) for b in branches])
+
+    recipe = replace(RECIPE, drop_path=0.5, epochs=40, batch_size=24)
+    list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"), on_step=look))
+    np.testing.assert_allclose(np.mean(seen, axis=0), [0, 0, 0.25, 0.25, 0.5, 0.5], atol=0.06)
+
+
+def test_the_loss_of_mixed_images_is_the_mixed_loss() -> None:
+    """Zhang et al. 2018: the share of the pixels is the share of the answer."""
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    mix = Mix(torch.tensor([0.7, 0.7, 0.2, 0.2]), np.zeros((4, 4), np.int64))
+    recipe = replace(RECIPE, label_smoothing=0.0)
+    soft = torch.zeros(4, 3)
+    for place, partner in enumerate((1, 0, 3, 2)):
+        soft[place, targets[place]] += mix.shares[place]
+        soft[place, targets[partner]] += 1 - mix.shares[place]
+    expected = functional.cross_entropy(logits, soft, reduction="none")
+    torch.testing.assert_close(losses(logits, targets, recipe=recipe, mix=mix), expected)
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_a_student_that_answers_like_its_teacher_has_no_more_to_learn_of_it(kind: str) -> None:
+    """The teacher's part of the loss is least where the answers are the same."""
+    teacher = 3 * torch.randn(5, 4)
+    recipe = replace(RECIPE, distillation=kind, distillation_weight=1.0, label_smoothing=0.0)  # type: ignore[arg-type]
+    targets = torch.zeros(5, dtype=torch.int64)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return losses(logits, targets, recipe=recipe, teacher=teacher).sum()
+
+    same = loss(teacher if kind == "soft" else 50 * teacher)
+    assert float(same) == pytest.approx(0, abs=1e-3)
+    assert float(loss(-teacher)) > 1
+    both = torch.stack([torch.randn(5, 4), teacher if kind == "soft" else 50 * teacher], dim=1)
+    assert float(loss(both)) == pytest.approx(0, abs=1e-3)  # DeiT's own head learns of the teacher
+
+
+def test_the_teacher_sees_the_student_s_picture_in_its_own_way() -> None:
+    """Another mean, another size, other places of the classes: the answers are those of the runtime's preprocessing."""
+    theirs = Preprocessing.parse("resize=16,crop=16,interpolation=bicubic,mean=0.1,std=0.7")
+    seen: list[torch.Tensor] = []
+
+    class Recording(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(pixels)
+            return torch.tensor([[10.0, 20.0, 30.0]]).expand(len(pixels), 3)
+
+    places = class_places(Labels.of(["red", "blue", "green"]), LABELS)
+    teacher = Teacher(Recording(), theirs, places)
+    grey = torch.full((2, 3, 8, 8), (0.6 - 0.4) / 0.2)  # 0.6 in the first channel
+    answers = teacher(grey, PREPROCESSING)
+    assert answers.tolist() == [[20.0, 30.0, 10.0]] * 2
+    assert seen[0].shape == (2, 3, 16, 16)
+    torch.testing.assert_close(seen[0][:, 0], torch.full((2, 16, 16), (0.6 - 0.1) / 0.7))
+    with pytest.raises(TrainingError, match="the teacher does not know 'green' of the student's 3 classes"):
+        class_places(Labels.of(["red", "blue", "black"]), LABELS)
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_student_learns_of_a_teacher(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, distilled: bool
+) -> None:
+    """With all weight on the teacher, the right answers come through it alone."""
+    wise = new_model(CONFIG, seed=5)
+    list(fit(wise, *sets, labels=LABELS, recipe=replace(RECIPE, epochs=8), run=open_run(tmp_path / "wise")))
+    assert evaluate(wise, sets[1])[1] >= 0.9
+    places = torch.arange(3)
+    student = new_model(replace(CONFIG, distilled=distilled), seed=1)
+    recipe = replace(RECIPE, epochs=8, distillation="soft", distillation_weight=1.0)
+    wrong = ImageSet(sets[0].pixels, np.zeros_like(sets[0].targets), PREPROCESSING)
+    epochs = list(
+        fit(
+            student,
+            wrong,
+            sets[1],
+            labels=LABELS,
+            recipe=recipe,
+            run=open_run(tmp_path / "run"),
+            teacher=Teacher(wise.eval(), PREPROCESSING, places),
+        )
+    )
+    # The token's head learns of the teacher, the class token's of nothing: the mean of both is still right mostly.
+    assert epochs[-1].val_accuracy >= (0.6 if distilled else 0.9)
+    assert load_checkpoint(tmp_path / "run" / BEST).config.distilled == distilled
+
+
+def test_a_teacher_without_a_use_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """It would cost time and teach nothing."""
+    teacher = Teacher(new_model(CONFIG, seed=0), PREPROCESSING, torch.arange(3))
+    with pytest.raises(OptionError, match="a teacher a kind of distillation"):
+        list(
+            fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=RECIPE, run=tmp_path, teacher=teacher)
+        )
+
+
+def test_quantizers_are_in_place_while_training(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """What is validated is the network with its rounding; the checkpoint is a plain one."""
+    model, recipe = new_model(CONFIG, seed=0), replace(RECIPE, quantize=True, ema=0.5)
+    *_, epoch = fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"))
+    assert len(ranges(model)) == 4 * 2 + 2
+    kept = load_checkpoint(tmp_path / "run" / LAST).model
+    plain_loss, _ = evaluate(kept, sets[1])
+    assert plain_loss != epoch.val_loss
+    assert math.isclose(plain_loss, epoch.val_loss, rel_tol=0.05)
+
+
+def test_bf16_is_for_devices_that_have_it(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is emulated it is slower and no better; where it is there, weights stay in float32."""
+    recipe = replace(RECIPE, precision="bf16")
+    model = new_model(CONFIG, seed=0)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        epochs = list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run")))
+        assert epochs[-1].loss < epochs[0].loss
+        assert model.head.weight.dtype == torch.float32
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(TrainingError, match="does not compute in bf16; train with --precision float32"):
+        list(fit(model, *sets, labels=LABELS, recipe=recipe, run=tmp_path))
+
+
+def test_short_memory_says_which_batch_would_fit(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real allocator's words, at the edge: more images than a bound cannot be computed."""
+    model = new_model(CONFIG, seed=0)
+    real = model.patch_embed.forward
+
+    def bounded(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 5:
+            torch.empty(1 << 60, dtype=torch.uint8)  # the processor's allocator refuses
+        return real(pixels)
+
+    monkeypatch.setattr(model.patch_embed, "forward", bounded)
+    with pytest.raises(
+        TrainingError, match=r"memory ran out on cpu with 16 images; about 4 images fit: give --batch"
+    ):
+        list(fit(model, *sets, labels=LABELS, recipe=replace(RECIPE, batch_size=16), run=tmp_path))
+    assert batch_that_fits(model, 64, torch.device("cpu")) == 4
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """torch.compile is a matter of speed."""
+    losses = []
+    for compiled in (False, True):
+        recipe = replace(RECIPE, compile=compiled, drop_path=0.2)
+        run = open_run(tmp_path / str(compiled))
+        losses.append(
+            [e.loss for e in fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=recipe, run=run)]
+        )
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
