@@ -1,13 +1,12 @@
 """What each execution provider of ONNX Runtime runs fast: the recipe that a target asks for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from ..errors import OptionError
-from ..runtime.session import PROVIDERS
+from ..runtime.providers import PROVIDERS, Use, set_up
 
 Recipe = Literal["dynamic", "static", "float16"]
 
@@ -59,9 +58,11 @@ def target(name: str) -> Target:
     return TARGETS[name]
 
 
-# A JSON text, not the name of a file, which the provider answers with a fall back to the processor (onnxruntime issue
-# 26562); its own option `precision` takes no bf16. On a processor without bf16 the hint has no effect.
-_OPENVINO = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}})
+def _as_on_the_device(provider: str, precision: str, *left_out: str) -> Mapping[str, str]:
+    """Give the options that the runtime opens a file of this recipe with: what is measured here is what runs there."""
+    options = set_up(provider, Use(precision=precision, own_recipe=True)).options
+    return MappingProxyType({key: value for key, value in options.items() if key not in left_out})
+
 
 _ALL = (
     Target("cpu", "cpu", "dynamic", symmetric=False, fused=True, weight_bits=8, max_opset=23),
@@ -78,7 +79,7 @@ _ALL = (
         fused=False,
         weight_bits=8,
         max_opset=20,
-        options=MappingProxyType({"device_type": "CPU", "load_config": _OPENVINO}),
+        options=_as_on_the_device("openvino", "int8", "num_of_threads"),
         threads_option="num_of_threads",
     ),
     # "TensorRT only supports symmetric quantization - zeroPt must be all zeros" (its ONNX parser; TensorRT issue 2774,
@@ -93,7 +94,7 @@ _ALL = (
         fused=False,
         weight_bits=8,
         max_opset=20,
-        options=MappingProxyType({"trt_int8_enable": "1", "trt_fp16_enable": "1"}),
+        options=_as_on_the_device("tensorrt", "int8"),
     ),
     # HTP, its accelerator, takes unsigned 8-bit activations with a zero point, and MatMul weights per channel
     # (onnxruntime-qnn issue 650) where the product's output is quantized as well; what stands in float beside it
@@ -106,10 +107,11 @@ _ALL = (
         fused=False,
         weight_bits=8,
         max_opset=20,
-        options=MappingProxyType({"backend_type": "htp", "enable_htp_fp16_precision": "1"}),
+        options=_as_on_the_device("qnn", "int8"),
     ),
     # The provider has no QuantizeLinear and DequantizeLinear: a graph with them runs on the processor, product by
-    # product. The Neural Engine computes in float16 whatever it is given; ML programs keep types as they are.
+    # product. The Neural Engine computes in float16 whatever it is given; ML programs keep types as they are. While it
+    # is measured the batch axis is free, which the runtime fixes.
     Target(
         "coreml",
         "coreml",
@@ -118,7 +120,7 @@ _ALL = (
         fused=False,
         weight_bits=8,
         max_opset=20,
-        options=MappingProxyType({"ModelFormat": "MLProgram"}),
+        options=_as_on_the_device("coreml", "float16", "RequireStaticInputShapes"),
     ),
 )
 

@@ -10,6 +10,7 @@ from .labels import Label, Labels
 
 if TYPE_CHECKING:
     from .classifier import Classifier, Prediction, Score
+    from .compile import Compiled, compile_model
     from .frame import Frame
     from .metadata import Metadata
     from .preprocess import Preprocessing
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Capture",
     "Classifier",
+    "Compiled",
     "Frame",
     "Gap",
     "ImageError",
@@ -32,6 +34,7 @@ __all__ = [
     "Source",
     "SourceError",
     "VitEdgeError",
+    "compile_model",
     "open_source",
 ]
 
@@ -40,6 +43,8 @@ _HOMES = {
     "Classifier": "classifier",
     "Prediction": "classifier",
     "Score": "classifier",
+    "Compiled": "compile",
+    "compile_model": "compile",
     "Metadata": "metadata",
     "Preprocessing": "preprocess",
     "Frame": "frame",

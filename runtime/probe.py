@@ -80,7 +80,7 @@ def problem(provider: str, options: Mapping[str, str], given: Collection[str] = 
             error = raised
     if started:
         return None
-    text = _COLOUR.sub("", "".join(said))
+    text = "".join(said)
     reason, remedy = explain(text, error), _REMEDIES.get(provider, "mend its installation")
     if given and not _LIBRARY.search(text):
         remedy = f"check what it was given for {', '.join(given)}"
@@ -93,7 +93,8 @@ def explain(log: str, error: Exception | None) -> str:
         return f"its library needs {library[1]}, which is not found"
     if error is not None:
         return sentence(str(error))
-    lines = [match[1] for part in log.split("\n20") if (match := _ERROR_LINE.search(part))]
+    # An entry begins with the year; some have several lines.
+    lines = [match[1] for part in _COLOUR.sub("", log).split("\n20") if (match := _ERROR_LINE.search(part))]
     return sentence(lines[0]) if lines else "ONNX Runtime gives no reason"
 
 

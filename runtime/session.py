@@ -4,41 +4,33 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from .compiled import Shelf, in_use, shelf
 from .cores import usable_cores
 from .errors import ModelError, ProviderError
 from .metadata import PREFIX
 from .model_file import read_properties
-from .placement import RECORD, Placed, placed, products
-from .probe import missing, preload, problem, sentence
+from .opening import Compiling, Wish, create, input_of, prove, refusal, where
+from .placement import Placed
+from .probe import missing, preload, problem
 from .providers import COMPILED, CONTEXT, PROVIDERS, Setup, Use, keeps, set_up
+from .shelf import Shelf, in_use, shelf
 from .tuning import tuned_threads
 
 __all__ = ["PROVIDERS", "Started", "open_session", "recipe_of", "refusal", "start_session"]
 
 _LOG = logging.getLogger(__name__)
 
-# Only errors: ONNX Runtime would write its warnings to the user's terminal.
-_QUIET = 3
-
 # What the processor's own graph is called in its folder, once it has been rewritten for this very machine.
 _GRAPH = "graph.onnx"
 
 # A provider's options that its compiled graph does not depend on.
 _NOT_COMPILED = ("num_of_threads",)
-
-# Operators that a sentence names; more of them say nothing more.
-_NAMED = 4
-
-Compiling = Callable[[str], AbstractContextManager[Any]]
-"""Entered while a provider compiles a graph, with what is being done as its argument: shows that something happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,8 @@ class Started:
         refused: Why the providers that the file was made for do not run it, each a provider and a sentence.
         notes: What else a user should know: sentences without their subject, the file.
         placed: Gives where the nodes run, by provider and operator; found out when it is called.
+        kept: The folder of the device's cache that holds what was compiled for it; None where nothing is kept.
+        compiled: Whether that was made just now.
     """
 
     session: onnxruntime.InferenceSession
@@ -62,21 +56,8 @@ class Started:
     refused: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     placed: Callable[[], Placed]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What `start_session` was asked for, beside the provider."""
-
-    model: Path | bytes
-    name: str
-    threads: int | None
-    given: Mapping[str, str]
-    spinning: bool
-    recipe: Mapping[str, Any]
-    profile: Path | None
-    seal: str | None
-    compiling: Compiling
+    kept: Path | None
+    compiled: bool
 
 
 def open_session(
@@ -125,6 +106,7 @@ def start_session(
     spinning: bool = True,
     profile: Path | None = None,
     seal: str | None = None,
+    keep: bool = False,
     compiling: Compiling = nullcontext,
 ) -> Started:
     """Open a session on a provider, or on the best that works among those that the file was made for.
@@ -141,6 +123,8 @@ def start_session(
             with nothing else to do, a waste where answers come now and then.
         profile: How the file's name begins in which ONNX Runtime notes the time of each operator.
         seal: The file's seal, by which what is compiled of it is kept in the device's cache; None keeps nothing.
+        keep: Whether the processor's graph is to be kept there too, as `vit-edge compile` does; once it is, it is
+            used, and made anew where it does not fit any more.
         compiling: Entered while a provider compiles the graph, which can take minutes.
 
     Raises:
@@ -156,7 +140,7 @@ def start_session(
         raise ProviderError(
             f"options belong to one provider, got {', '.join(options)} for auto; name the provider, or leave them out"
         )
-    wish = _Wish(
+    wish = Wish(
         model,
         name,
         threads,
@@ -165,6 +149,7 @@ def start_session(
         recipe_of(model),
         profile,
         seal,
+        keep,
         compiling,
     )
     if provider != "auto":
@@ -187,15 +172,6 @@ def recipe_of(model: Path | bytes) -> Mapping[str, Any]:
     return recipe if isinstance(recipe, dict) else {}
 
 
-def refusal(error: Exception, name: str) -> ModelError:
-    """Make one sentence of what ONNX Runtime threw: it cannot load a model, or failed while it ran it."""
-    reason = " ".join(str(error).split())
-    return ModelError(
-        f"ONNX Runtime {onnxruntime.__version__} cannot run {name} ({reason}); update onnxruntime, "
-        "or make the file anew with `vit-edge export`"
-    )
-
-
 def _made_for(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Give the providers that a file was made for or measured on, the best first; the processor is left out."""
     # A target is a provider, or one with more of it said: cpu-avx2.
@@ -205,7 +181,7 @@ def _made_for(recipe: Mapping[str, Any]) -> Iterator[str]:
     yield from (name for name in dict.fromkeys(found) if name in PROVIDERS and name != "cpu")
 
 
-def _start(wish: _Wish, provider: str) -> Started:
+def _start(wish: Wish, provider: str) -> Started:
     if reason := missing(provider):
         raise ProviderError(reason)
     preload(provider)
@@ -217,52 +193,62 @@ def _start(wish: _Wish, provider: str) -> Started:
         own_recipe=provider in _made_for(wish.recipe),
         threads=threads,
     )
-    if provider == "cpu":
-        session, setup = _open_on_processor(wish, use)
-    else:
-        session, setup = _open_elsewhere(wish, provider, use)
+    opened = _on_processor(wish, use) if provider == "cpu" else _elsewhere(wish, provider, use)
 
-    def where() -> Placed:
-        return _placed(wish, session, provider, setup)
+    def nodes() -> Placed:
+        return where(wish, opened.session, provider, opened.setup)
 
     notes: tuple[str, ...] = ()
     if provider != "cpu":
-        notes = tuple(_prove(wish.name, provider, where()))
-    return Started(session, provider, threads, setup.largest_batch, (), notes, where)
+        notes = tuple(prove(wish.name, provider, nodes()))
+    return Started(
+        opened.session,
+        provider,
+        threads,
+        opened.setup.largest_batch,
+        (),
+        notes,
+        nodes,
+        opened.kept,
+        opened.compiled,
+    )
 
 
-def _open_on_processor(wish: _Wish, use: Use) -> tuple[onnxruntime.InferenceSession, Setup]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A session, how it was opened, and what became of the cache, as `Started` tells it."""
+
+    session: onnxruntime.InferenceSession
+    setup: Setup
+    kept: Path | None = None
+    compiled: bool = False
+
+
+def _on_processor(wish: Wish, use: Use) -> _Opened:
     setup = set_up("cpu", use, wish.given)
-    # Only what `vit-edge compile` was once asked for.
-    place = shelf(wish.seal, "cpu", {}) if wish.seal is not None and in_use(wish.seal, "cpu") else None
+    place = None
+    # What nobody asked for takes no room on the device.
+    if wish.seal is not None and (wish.keep or in_use(wish.seal, "cpu")):
+        place = shelf(wish.seal, "cpu", {})
     if place is None:
-        return _create(wish, wish.model, "cpu", setup), setup
+        return _Opened(create(wish, wish.model, "cpu", setup), setup)
     folder = place.found()
     if folder is not None:
         try:
-            return _create(wish, folder / _GRAPH, "cpu", setup, optimized=True), setup
+            return _Opened(create(wish, folder / _GRAPH, "cpu", setup, optimized=True), setup, folder)
         except ModelError as error:
-            _LOG.info("what was compiled of %s does not load (%s); it is compiled anew", wish.name, error)
-    return compile_for_processor(wish, place, setup), setup
-
-
-def compile_for_processor(wish: _Wish, place: Shelf, setup: Setup) -> onnxruntime.InferenceSession:
-    """Open a session from the file, and keep its graph as ONNX Runtime rewrote it for this processor."""
+            _log_anew(wish, error)
     folder = place.new_folder()
     if folder is None:
-        return _create(wish, wish.model, "cpu", setup)
-    try:
-        session = _create(wish, wish.model, "cpu", setup, keep=folder / _GRAPH)
-    except BaseException:
-        place.drop(folder)
-        raise
-    place.keep(folder)
-    return session
+        return _Opened(create(wish, wish.model, "cpu", setup), setup)
+    with _dropped_on_error(place, folder):
+        session = create(wish, wish.model, "cpu", setup, keep=folder / _GRAPH)
+    return _Opened(session, setup, folder if place.keep(folder) else None, compiled=True)
 
 
-def _open_elsewhere(wish: _Wish, provider: str, use: Use) -> tuple[onnxruntime.InferenceSession, Setup]:
+def _elsewhere(wish: Wish, provider: str, use: Use) -> _Opened:
     if provider == "tensorrt":
-        use = replace(use, input=_input(wish))
+        use = replace(use, input=input_of(wish))
     bare = set_up(provider, use, wish.given)
     place = None
     if wish.seal is not None and keeps(provider, bare.options):
@@ -270,156 +256,55 @@ def _open_elsewhere(wish: _Wish, provider: str, use: Use) -> tuple[onnxruntime.I
         place = shelf(wish.seal, provider, tied)
     folder = place.found() if place is not None else None
     if folder is not None:
+        assert place is not None
         # It was compiled here by this very ONNX Runtime: the provider does start.
-        setup = set_up(provider, replace(use, folder=folder), wish.given)
         try:
-            if provider == "qnn":
-                setup = replace(setup, entries={})
-                return _create(wish, folder / CONTEXT, provider, setup), setup
-            return _create(wish, wish.model, provider, setup), setup
+            return _from_cache(wish, provider, use, folder)
         except (ModelError, ProviderError) as error:
-            _LOG.info("what was compiled of %s does not load (%s); it is compiled anew", wish.name, error)
-            assert place is not None
+            _log_anew(wish, error)
             place.forget()
     # What depends on the graph or keeps files is not for the graph of one node that is tried first.
     trial = {key: value for key, value in wish.given.items() if not key.startswith("trt_profile_")}
     if reason := problem(provider, set_up(provider, replace(use, input=None), trial).options, trial):
         raise ProviderError(reason)
     if provider not in COMPILED:
-        return _create(wish, wish.model, provider, bare), bare
+        return _Opened(create(wish, wish.model, provider, bare), bare)
     return _compile(wish, provider, use, place)
 
 
-def _compile(
-    wish: _Wish, provider: str, use: Use, place: Shelf | None
-) -> tuple[onnxruntime.InferenceSession, Setup]:
+def _from_cache(wish: Wish, provider: str, use: Use, folder: Path) -> _Opened:
+    setup = set_up(provider, replace(use, folder=folder), wish.given)
+    model = wish.model
+    if provider == "qnn":
+        # The compiled graph is a model file in the place of the one that it was made from.
+        model, setup = folder / CONTEXT, replace(setup, entries={})
+    return _Opened(create(wish, model, provider, setup), setup, folder)
+
+
+def _compile(wish: Wish, provider: str, use: Use, place: Shelf | None) -> _Opened:
     folder = place.new_folder() if place is not None else None
     setup = set_up(provider, replace(use, folder=folder), wish.given)
     begun = time.monotonic()
-    try:
+    with _dropped_on_error(place, folder):
         with wish.compiling(f"compiling {wish.name} for {provider}"):
-            session = _create(wish, wish.model, provider, setup)
+            session = create(wish, wish.model, provider, setup)
         # What is not to be used is not worth its room.
-        for _ in _prove(wish.name, provider, _placed(wish, session, provider, setup)):
+        for _ in prove(wish.name, provider, where(wish, session, provider, setup)):
             pass
+    _LOG.info("compiled %s for %s in %.1f s", wish.name, provider, time.monotonic() - begun)
+    kept = place is not None and folder is not None and place.keep(folder)
+    return _Opened(session, setup, folder if kept else None, compiled=True)
+
+
+@contextmanager
+def _dropped_on_error(place: Shelf | None, folder: Path | None) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         if place is not None and folder is not None:
             place.drop(folder)
         raise
-    _LOG.info("compiled %s for %s in %.1f s", wish.name, provider, time.monotonic() - begun)
-    if place is not None and folder is not None:
-        place.keep(folder)
-    return session, setup
 
 
-def _create(
-    wish: _Wish,
-    model: Path | bytes,
-    provider: str,
-    setup: Setup,
-    *,
-    optimized: bool = False,
-    keep: Path | None = None,
-    profile: Path | None = None,
-) -> onnxruntime.InferenceSession:
-    wanted = PROVIDERS[provider]
-    available = onnxruntime.get_available_providers()
-    others = {name: given for name, given in setup.next_best.items() if name in available}
-    try:
-        session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            _settings(wish, setup, optimized=optimized, keep=keep, profile=profile),
-            providers=[wanted, *others],
-            provider_options=[dict(setup.options), *map(dict, others.values())],
-            # Else ONNX Runtime would print a provider's failure and go on with the processor.
-            enable_fallback=0,
-        )
-    # ONNX Runtime's exceptions share no base but this one.
-    except Exception as error:
-        if provider == "cpu":
-            raise refusal(error, wish.name) from error
-        # Whose fault it is the processor's provider tells.
-        _create(wish, wish.model, "cpu", Setup({}, 1))
-        raise ProviderError(
-            f"the provider {provider} does not take {wish.name} ({sentence(str(error))}); {_advice(provider)}"
-        ) from error
-    if session.get_providers()[0] != wanted:
-        reason = problem(provider, setup.options, wish.given) or (
-            f"ONNX Runtime left the provider {provider} for {session.get_providers()[0]} and gives no reason; "
-            "mend its installation, or choose another provider"
-        )
-        raise ProviderError(reason)
-    return session
-
-
-def _settings(
-    wish: _Wish, setup: Setup, *, optimized: bool, keep: Path | None, profile: Path | None
-) -> onnxruntime.SessionOptions:
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = _QUIET
-    settings.intra_op_num_threads = setup.session_threads
-    settings.add_session_config_entry(*RECORD)
-    for key, value in setup.entries.items():
-        settings.add_session_config_entry(key, value)
-    if not wish.spinning or setup.spinning is False:
-        for kind in ("intra_op", "inter_op"):
-            settings.add_session_config_entry(f"session.{kind}.allow_spinning", "0")
-    if setup.one_batch:
-        settings.add_free_dimension_override_by_name("batch", 1)
-    if setup.in_order:
-        settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        settings.enable_mem_pattern = False
-    if optimized:
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if keep is not None:
-        settings.optimized_model_filepath = str(keep)
-    if prefix := profile or wish.profile:
-        settings.enable_profiling = True
-        settings.profile_file_prefix = str(prefix)
-    return settings
-
-
-def _placed(wish: _Wish, session: onnxruntime.InferenceSession, provider: str, setup: Setup) -> Placed:
-    return placed(session, lambda prefix: _create(wish, wish.model, provider, setup, profile=prefix))
-
-
-def _prove(name: str, provider: str, found: Placed) -> Iterator[str]:
-    """Make sure that a provider runs the graph; yields what it left, as a sentence without its subject.
-
-    Raises:
-        ProviderError: It took nothing, or left more of the products than it took.
-    """
-    total = sum(sum(operators.values()) for operators in found.values())
-    there, left = found.get(provider, {}), found.get("cpu", {})
-    if not there:
-        raise ProviderError(
-            f"the provider {provider} took none of the {total} nodes of {name}; {_advice(provider)}"
-        )
-    taken_products, left_products = products(there), products(left)
-    if sum(left_products.values()) > sum(taken_products.values()):
-        raise ProviderError(
-            f"the provider {provider} does not support what {name} is made of: {_named(left_products)} would run on "
-            f"the CPU; {_advice(provider)}"
-        )
-    if left:
-        yield (
-            f"runs {sum(left.values())} of its {total} nodes on the CPU, since the provider {provider} does not take "
-            f"them ({_named(left)}); answers are right, but speed may suffer"
-        )
-
-
-def _named(operators: Mapping[str, int]) -> str:
-    named = [f"{count} {operator}" for operator, count in list(operators.items())[:_NAMED]]
-    return ", ".join(named) + (", …" if len(operators) > _NAMED else "")
-
-
-def _advice(provider: str) -> str:
-    return f"a recipe belongs to a provider: export a file for {provider}, or choose the provider auto"
-
-
-def _input(wish: _Wish) -> tuple[str, tuple[int, ...]] | None:
-    """Give name and sides of the input of a graph that takes any batch, for a provider that has to know its shapes."""
-    source = _create(wish, wish.model, "cpu", Setup({}, 1), optimized=True).get_inputs()[0]
-    (batch, *sides) = source.shape
-    free = not isinstance(batch, int) and all(isinstance(side, int) for side in sides)
-    return (source.name, tuple(sides)) if free else None
+def _log_anew(wish: Wish, error: Exception) -> None:
+    _LOG.info("what was compiled of %s does not load (%s); it is compiled anew", wish.name, error)

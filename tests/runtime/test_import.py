@@ -102,6 +102,7 @@ def test_the_public_names_are_these() -> None:
     assert vit_edge.runtime.__all__ == [
         "Capture",
         "Classifier",
+        "Compiled",
         "Frame",
         "Gap",
         "ImageError",
@@ -116,6 +117,7 @@ def test_the_public_names_are_these() -> None:
         "Source",
         "SourceError",
         "VitEdgeError",
+        "compile_model",
         "open_source",
     ]
     for name in vit_edge.runtime.__all__:

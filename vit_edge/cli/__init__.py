@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import OptionError, VitEdgeError
 from .check import check
 from .classify import classify
+from .compile import compile_
 from .demo import demo
 from .doctor import doctor
 from .export import export
@@ -39,9 +40,11 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     info,
     models,
     doctor,
+    compile_,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    # A function's name gives way to Python's own names by an underscore.
+    app.command(_command.__name__.rstrip("_"))(_command)
 
 # Which extra brings a module that may be absent.
 _EXTRAS = {

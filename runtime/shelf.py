@@ -4,6 +4,7 @@ Each provider of a file has a record, a JSON file, and a folder that it names. T
 move, so that a kill at any moment leaves what was there, or nothing that is trusted.
 """
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -42,11 +43,6 @@ class Shelf:
     provider: str
     fits: Mapping[str, Any]
 
-    @property
-    def in_use(self) -> bool:
-        """Whether something was compiled here, be it for another version or processor."""
-        return self._record.exists()
-
     def found(self) -> Path | None:
         """Give the folder with what was compiled, where it fits and every file in it is whole."""
         record = self._read()
@@ -55,7 +51,7 @@ class Shelf:
         folder, files = self.folder / record["folder"], record.get("files")
         if not isinstance(files, dict) or not files:
             return None
-        sound = all(_checksum(folder / name) == checksum for name, checksum in files.items())
+        sound = all(checksum(folder / name) == noted for name, noted in files.items())
         return folder if sound else None
 
     def new_folder(self) -> Path | None:
@@ -70,7 +66,7 @@ class Shelf:
         """Take what was compiled into a folder from `new_folder`; whatever was kept before goes."""
         before = self._read()
         try:
-            files = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
             if not files:
                 self.drop(folder)
                 return False
@@ -90,14 +86,13 @@ class Shelf:
         """Remove a folder that came to nothing."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def forget(self) -> bool:
-        """Remove what was compiled; whether there was something."""
+    def forget(self) -> None:
+        """Remove what was compiled."""
         record = self._read()
-        there = self.in_use
-        self._record.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._record.unlink(missing_ok=True)
         if record is not None:
             self.drop(self.folder / record["folder"])
-        return there
 
     @property
     def _record(self) -> Path:
@@ -131,6 +126,15 @@ def in_use(seal: str, provider: str) -> bool:
     return root is not None and (_folder(root, seal) / f"{provider}.json").exists()
 
 
+def forget_compiled(seal: str) -> bool:
+    """Remove all that was compiled of a file; whether there was something."""
+    root = cache_folder()
+    if root is None or not _folder(root, seal).exists():
+        return False
+    shutil.rmtree(_folder(root, seal), ignore_errors=True)
+    return True
+
+
 def shelf(seal: str, provider: str, options: Mapping[str, Any]) -> Shelf | None:
     """Give the place for a file and provider; None where this user has no cache folder.
 
@@ -157,7 +161,7 @@ def _folder(root: Path, seal: str) -> Path:
     return root / "compiled" / seal[:32]
 
 
-def _checksum(path: Path) -> str | None:
+def checksum(path: Path) -> str | None:
     """Give size and CRC-32: against damage, not against whoever can write to the cache anyway."""
     try:
         size, crc = 0, 0
