@@ -13,7 +13,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("export", "training"),
-    ("checking",),
+    ("bench", "checking"),
     ("evaluation", "reference", "scores"),
     ("data", "checkpoint", "quantizers"),
     ("models",),

@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import OptionError, VitEdgeError
+from .bench import bench
 from .check import check
 from .classify import classify
 from .compile import compile_
@@ -37,6 +38,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     check,
     verify,
     classify,
+    bench,
     info,
     models,
     doctor,
