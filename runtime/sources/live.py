@@ -1,11 +1,13 @@
 """Sources of which only the newest frame counts: a thread reads the device into one slot, and opens it again."""
 
+import atexit
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Self
+from weakref import WeakSet
 
 from ..errors import SourceError
 from ..frame import Frame
@@ -27,13 +29,25 @@ _UNTAKEN = 3
 _GRACE_S = 1.0
 
 # How long close waits for the device to be let go of; a driver that hangs keeps its thread, and nothing else.
-_CLOSE_S = 0.8
+_CLOSE_S = 0.5
 
 # As many of the last gaps are kept, so that a bad cable doesn't fill the memory in a year.
 _GAPS = 1000
 
 # Waiting is cut into pieces, so that Ctrl-C comes through on Windows, seconds.
 _TICK_S = 0.2
+
+
+_reading: "WeakSet[LiveSource]" = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Stop the readers of sources that nobody closed: Python ends threads in the middle of C++, which aborts."""
+    for source in list(_reading):
+        source.stop()
+    for source in list(_reading):
+        source.close()
 
 
 class LiveSource:
@@ -91,6 +105,7 @@ class LiveSource:
         self._due_s: float | None = None
         # The reader's number: one that was abandoned finds another here, and has no more say.
         self._turn = 0
+        _reading.add(self)
         self._thread = self._start()
         self._await_first()
 
@@ -123,15 +138,20 @@ class LiveSource:
 
     def close(self) -> None:
         """Let go of the device, from any thread; iterating then ends at once, also while the driver hangs."""
+        left_s = self.stop() + _CLOSE_S - time.monotonic()
+        if self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, left_s))
+        _reading.discard(self)
+
+    def stop(self) -> float:
+        """End iterating and reading without waiting for it; give when that was asked first."""
         with self._change:
             if self._closed_s is None:
                 self._closed_s = time.monotonic()
             self._closed.set()
             self._slot = None
             self._change.notify_all()
-            thread = self._thread
-        if thread is not threading.current_thread():
-            thread.join(_CLOSE_S)
+            return self._closed_s
 
     # -- the side of those who iterate
 

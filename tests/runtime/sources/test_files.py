@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -385,3 +386,17 @@ def test_a_video_is_closed_from_another_thread(clip: Path, caplog: pytest.LogCap
         assert len(list(source)) <= 60
         assert list(source) == []
     assert read_image(flat("red")).shape == (48, 64, 3)
+
+
+def test_the_example_of_the_documentation_runs(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what people copy first."""
+    page = Path(__file__).parents[3] / "docs" / "sources.md"
+    if not page.exists():
+        pytest.skip("the tests of the wheel have no documentation beside them")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    clip.rename(clip.with_name("clip.mp4"))  # FFmpeg looks at what is inside
+    monkeypatch.chdir(clip.parent)
+    exec(compile(example, str(page), "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "59 clip.mp4 (48, 64, 3)"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -154,6 +155,38 @@ def test_closing_from_another_thread_ends_a_wait_for_a_dead_server() -> None:
         threading.Timer(0.5, close).start()
         ages_s(source, 1000)
         assert time.monotonic() - closing[0] < 1
+
+
+LEFT_OPEN = """
+import sys
+from vit_edge.runtime import open_source
+
+source = open_source(sys.argv[1])
+print("open", flush=True)
+for frame in source:
+    if sys.argv[2] == "leave":
+        sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("leave", 3), ("interrupt", -signal.SIGINT)])
+def test_a_program_that_closes_nothing_still_ends_well(how: str, status: int) -> None:
+    """Python stops a thread that is within OpenCV by aborting the whole program, with a core dump to explain."""
+    with mjpeg_server() as server:
+        for _ in range(3):
+            process = subprocess.Popen(
+                [sys.executable, "-c", LEFT_OPEN, server.url, how],
+                env=os.environ | {"PYTHONPATH": str(Path(vit_edge.__file__).parents[1])},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stdout is not None
+            process.stdout.readline()
+            if how == "interrupt":
+                process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=10)
+            assert process.returncode == status, said
 
 
 @pytest.mark.parametrize("serve", [mjpeg_server, rtsp_server])
