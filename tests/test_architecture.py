@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("export", "training"),
+    ("export", "page", "training"),
     ("bench", "checking"),
     ("evaluation", "reference", "scores"),
     ("data", "checkpoint", "quantizers"),

@@ -9,6 +9,7 @@ __all__ = [
     "ImageError",
     "ModelError",
     "OptionError",
+    "PageError",
     "ProviderError",
     "SourceError",
     "TrainingError",
@@ -34,3 +35,7 @@ class ExportError(VitEdgeError):
 
 class TrainingError(VitEdgeError):
     """A training run that cannot start or go on."""
+
+
+class PageError(VitEdgeError):
+    """A live page that cannot be served."""

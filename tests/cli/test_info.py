@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from vit_edge.cli.info import about
 from vit_edge.models import CATALOG
 from vit_edge.runtime import Classifier
 
@@ -39,6 +40,21 @@ def test_a_page_shows_what_a_real_file_says_of_itself(digits_model: Path, digits
     assert re.fullmatch(
         r"4 pictures, made by code, 0\.0[0-9] MB; `vit-edge verify` replays them", rows["capsule"]
     )
+
+
+def test_the_live_page_says_the_same(tmp_path: Path) -> None:
+    """Two descriptions of one file would drift apart; a title that comes twice keeps both texts."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(
+        colour_model(replace(METADATA, recipe={"precision": "int8", "steps": ["Trace", "Simplify"]}))
+    )
+    with Classifier(path) as classifier:
+        shown = about(classifier, path)
+    said = call("info", path).stdout.splitlines()
+    assert [f"{title.lower():<19} {text}".lower() for title, texts in shown.items() for text in texts] == [
+        line.lower() for line in said
+    ]
+    assert shown["Steps"] == ["Trace; Simplify"]
 
 
 def test_json_holds_the_same_whole(digits_model: Path) -> None:

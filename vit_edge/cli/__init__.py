@@ -59,6 +59,8 @@ _EXTRAS = {
     "safetensors": "export",
     "torch": "export",
     "sklearn": "demo",
+    "starlette": "page",
+    "uvicorn": "page",
 }
 
 

@@ -23,14 +23,12 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model file says of itself: labels, preprocessing, origin, recipe, and its proof."""
-    from ..runtime.capsule import KEY
     from ..runtime.classifier import Classifier
-    from ..runtime.entry import read_entry
 
     # The notes are on the page; without any handler Python would print the log's copy as well.
     logging.getLogger(Classifier.__module__).addHandler(logging.NullHandler())
     with Classifier(model, "cpu", threads=1) as classifier:
-        values = _values(classifier, model, read_entry(model, KEY, str(model)))
+        values = _values(classifier, model)
     typer.echo(json.dumps(values) if as_json else _page(values))
 
 
@@ -55,7 +53,19 @@ def models(
             )
 
 
-def _values(classifier: "Classifier", path: Path, capsule: str | None) -> dict[str, Any]:
+def about(classifier: "Classifier", path: Path) -> dict[str, list[str]]:
+    """Give what a file says of itself by title, as `vit-edge info` shows it; for the live page."""
+    titled: dict[str, list[str]] = {}
+    for title, text in _rows(_values(classifier, path)):
+        titled.setdefault(title[:1].upper() + title[1:], []).append(text)
+    return titled
+
+
+def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
+    from ..runtime.capsule import KEY
+    from ..runtime.entry import read_entry
+
+    capsule = read_entry(path, KEY, str(path))
     metadata = classifier.metadata
     return {
         "file": str(path),
@@ -81,9 +91,13 @@ def _capsule(name: str, text: str) -> dict[str, Any]:
 
 
 def _page(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name:<19} {value}" for name, value in _rows(values))
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     labels = values["labels"]
     shown = "; ".join(labels[:3]) + (f"; … {labels[-1]}" if len(labels) > 3 else "")
-    rows = [
+    return [
         ("file", f"{values['file']}, {values['bytes'] / 1e6:.2f} MB, sealed and sound"),
         ("labels", f"{len(labels)}: {shown}"),
         ("preprocessing", values["preprocess"]),
@@ -96,7 +110,6 @@ def _page(values: Mapping[str, Any]) -> str:
         *_capsule_rows(values["capsule"]),
         *(("on this device", note) for note in values["notes"]),
     ]
-    return "\n".join(f"{name:<19} {value}" for name, value in rows)
 
 
 # What a file does not say of its origin, recipe and proof (schema 1 leaves all of it open) has no row.

@@ -1,0 +1,71 @@
+"""What docs/page.md shows works as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vit_edge
+from tests.page.answers import LABELS, make_answer
+from vit_edge.page import PageSink, app
+
+DOCUMENT = Path(vit_edge.__file__).parents[1] / "docs" / "page.md"
+
+needs_document = pytest.mark.skipif(
+    not DOCUMENT.exists(), reason="the installed package has no documents beside it"
+)
+
+
+def example(place: int) -> str:
+    """Give one of the document's blocks of Python."""
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    return blocks[place]
+
+
+def run(script: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@needs_document
+def test_a_script_reads_an_answer_and_its_picture(tmp_path: Path) -> None:
+    """The format is documented, and so it has to stay."""
+    with PageSink(port=0) as page:
+        page.show(make_answer())
+        told = run(example(0).replace("http://127.0.0.1:8000/", page.url), tmp_path)
+    assert told == f"{LABELS[0]}\n"
+    assert (tmp_path / "picture.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@needs_document
+def test_the_limits_are_those_of_the_code() -> None:
+    """People size their networks by them."""
+    from vit_edge.page import board, guard
+
+    text = " ".join(DOCUMENT.read_text().split())
+    for sentence in (
+        f"at most {board._PICTURES_PER_S:.0f} a second",
+        f"at most {board._LONGEST_SIDE} pixels",
+        f"At most {guard._CONNECTIONS} connections",
+        f"unread for {guard._STALLED_S:.0f} seconds, or says nothing for {guard._SILENT_S:.0f}",
+        f"waits up to {board._PATIENCE_S:.0f} seconds",
+    ):
+        assert sentence in text
+
+
+def test_every_file_of_the_page_is_served() -> None:
+    """A file that the table lacks is dead weight, one that the wheel lacks is a blank page."""
+    folder = Path(app.__file__).parent / "static"
+    assert {path.name for path in folder.iterdir()} == {*app._STATIC, "index.html", "token.html"}
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    """A device may have no way to the internet, and must tell nobody that it is being looked at."""
+    for path in (Path(app.__file__).parent / "static").iterdir():
+        addresses = re.findall(r"https?://[^\s\"'<>]+", path.read_text(encoding="utf-8"))
+        assert set(addresses) <= {"http://www.w3.org/2000/svg"}, path.name
