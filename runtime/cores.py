@@ -2,20 +2,38 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def usable_cores() -> int:
     """Give the number of cores that the affinity mask and the quota of the container or service grant, at least 1.
 
     ONNX Runtime's own default counts the machine's cores, and in a container limited to fewer its threads then
-    wait for one another.
+    wait for one another. Of the two hardware threads of a core one counts, as in that default: they share the units
+    that compute products.
     """
-    return max(1, min(affinity_cores(), math.ceil(quota_cores(CGROUPS, OWN_CGROUP))))
+    granted = affinity_cores()
+    if hasattr(os, "sched_getaffinity"):
+        granted = physical_cores(os.sched_getaffinity(0), TOPOLOGY)
+    return max(1, min(granted, math.ceil(quota_cores(CGROUPS, OWN_CGROUP))))
+
+
+def physical_cores(processors: Collection[int], topology: Path) -> int:
+    """Count the cores behind the processors that the system numbers, of which one core can have several.
+
+    Args:
+        processors: Their numbers.
+        topology: Where the system describes them, as at ``/sys/devices/system/cpu``; one that it does not describe
+            there is a core of its own.
+    """
+    files = (topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in processors)
+    siblings = [_read(file).strip() for file in files]
+    return len({text for text in siblings if text}) + siblings.count("")
 
 
 def affinity_cores() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..runtime.onnx_writer import colour_model, flat_colour, save_picture
-from ..runtime.openvino import needs_openvino
+from ..runtime.openvino import needs_openvino, run
 from .command import Entry, environment, refused
 
 
@@ -124,6 +124,26 @@ main()
         "error: the provider openvino does not start (Device GPU is not available); check what it was given for "
         "device_type, or choose another provider\n"
     )
+
+
+@needs_openvino
+def test_a_recipe_of_another_provider_is_refused_with_its_operators(digits_model: Path, folder: Path) -> None:
+    """A real INT8 file for the CPU: OpenVINO's provider takes its small nodes and leaves the work."""
+    script = f"""
+try:
+    Classifier({str(digits_model)!r}, "openvino")
+except ProviderError as error:
+    tell(text=str(error))
+classifier = Classifier({str(digits_model)!r})
+tell(provider=classifier.provider, placed=list(classifier.placement), notes=classifier.notes)
+"""
+    (refusal, fine), errors = run(script)
+    assert errors == ""
+    assert refusal["text"].startswith(
+        f"the provider openvino does not support what {digits_model} is made of: "
+    )
+    assert "QAttention" in refusal["text"]
+    assert fine == {"provider": "cpu", "placed": ["cpu"], "notes": []}
 
 
 def test_long_work_is_shown_while_python_stands_still(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vit_edge
-from vit_edge.runtime.cores import parse_quota, quota_cores, usable_cores
+from vit_edge.runtime.cores import parse_quota, physical_cores, quota_cores, usable_cores
 
 MACHINE = float(os.cpu_count() or 1)
 
@@ -125,3 +125,19 @@ def test_without_a_quota_every_core_is_granted(own: str, quotas: dict[str, str],
 def test_a_system_without_control_groups_grants_every_core(tmp_path: Path) -> None:
     """As macOS and Windows are."""
     assert quota_cores(tmp_path / "absent", tmp_path / "absent too") == MACHINE
+
+
+def test_hardware_threads_of_one_core_count_once(tmp_path: Path) -> None:
+    """They share the units that compute products, so that a second one only adds waiting."""
+    # Eight processors, two on each of four cores, numbered as Linux does on x86: the second ones come last.
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
+    assert physical_cores(range(8), tmp_path) == 4
+    # An affinity mask may grant both threads of one core, or one of each.
+    assert physical_cores({0, 4}, tmp_path) == 1
+    assert physical_cores({0, 5}, tmp_path) == 2
+    # A system that does not describe its processors grants each as a core.
+    assert physical_cores({8, 9}, tmp_path) == 2
+    assert physical_cores({0, 4, 9}, tmp_path) == 2

@@ -9,6 +9,7 @@ import pytest
 
 from vit_edge.runtime import Classifier, ModelError, ProviderError
 from vit_edge.runtime.cores import usable_cores
+from vit_edge.runtime.opening import prove
 from vit_edge.runtime.placement import products, profiled
 from vit_edge.runtime.session import PROVIDERS, open_session, recipe_of, start_session
 
@@ -171,6 +172,43 @@ def test_an_onnx_runtime_that_does_not_tell_is_profiled(raw: bool, tmp_path: Pat
     # Rewritten by now: the bias may have gone into the product.
     assert products(found["cpu"]).keys() <= {"MatMul", "Gemm", "FusedMatMul", "FusedGemm"}
     assert sum(products(found["cpu"]).values()) == 1
+
+
+def test_a_provider_that_left_part_of_the_graph_is_noted() -> None:
+    """Shapes and gathers cost little, but whoever wonders about the speed should see them."""
+    found = {
+        "openvino": {"MatMul": 5, "Add": 9},
+        "cpu": {"Gather": 3, "Where": 1, "Mod": 1, "Not": 1, "Abs": 1},
+    }
+    assert list(prove("x.onnx", "openvino", found)) == [
+        "runs 7 of its 21 nodes on the CPU, since the provider openvino does not take them (3 Gather, 1 Where, 1 Mod, "
+        "1 Not, …); answers are right, but speed may suffer"
+    ]
+    assert list(prove("x.onnx", "openvino", {"openvino": {"MatMul": 5}})) == []
+    # It never takes the products of attention, and is on the same processor.
+    assert len(list(prove("x.onnx", "xnnpack", {"xnnpack": {"Gemm": 5}, "cpu": {"MatMul": 2}}))) == 1
+    # What TensorRT leaves to CUDA is no loss.
+    assert list(prove("x.onnx", "tensorrt", {"tensorrt": {"MatMul": 1}, "cuda": {"MatMul": 3}})) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ({"cpu": {"MatMul": 5, "Add": 2}}, "the provider qnn took none of the 7 nodes of x.onnx"),
+        (
+            {"qnn": {"Add": 90, "MatMul": 20}, "cpu": {"MatMulInteger": 2, "QAttention": 1, "Mul": 1}},
+            "the provider qnn does not support what x.onnx is made of: 2 MatMulInteger, 1 QAttention would run on the "
+            "CPU; a recipe belongs to a provider: export a file for qnn, or choose the provider auto",
+        ),
+    ],
+)
+def test_a_provider_that_left_the_work_to_the_cpu_is_an_error(
+    found: dict[str, dict[str, int]], sentence: str
+) -> None:
+    """ONNX Runtime calls that success."""
+    with pytest.raises(ProviderError) as caught:
+        list(prove("x.onnx", "qnn", found))
+    assert str(caught.value).startswith(sentence)
 
 
 def test_the_terminal_stays_clean(capfd: pytest.CaptureFixture[str]) -> None:
