@@ -7,6 +7,7 @@ it.
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,24 @@ def run(script: str, *arguments: object, **environment: str) -> tuple[list[dict[
         arguments: Its ``sys.argv`` from 1 on.
         environment: Variables for it, beside this process's own.
     """
-    done = subprocess.run(
-        [PYTHON or "", "-c", _BEGIN + script, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(Path(vit_edge.__file__).parents[1])} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_elsewhere(PYTHON or "", _BEGIN + script, *arguments, **environment)
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def run_elsewhere(
+    python: str, script: str, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in an interpreter of another environment, with the package that is tested and nothing beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Installed, the package lies beside this environment's own ONNX Runtime, which would come along.
+        Path(folder, "vit_edge").symlink_to(Path(vit_edge.__file__).parent, target_is_directory=True)
+        done = subprocess.run(
+            [python, "-c", script, *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": folder} | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    return done

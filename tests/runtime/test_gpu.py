@@ -6,17 +6,16 @@ VIT_EDGE_GPU_PYTHON names a python with onnxruntime-gpu, numpy and OpenCV.
 import ctypes
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import vit_edge
 from vit_edge.runtime import Classifier
 
 from .onnx_writer import colour_model, flat_colour, save_picture
+from .openvino import run_elsewhere
 
 PYTHON = os.environ.get("VIT_EDGE_GPU_PYTHON")
 
@@ -68,16 +67,8 @@ def opened(folder: Path, provider: str) -> tuple[dict[str, Any], str]:
     model = folder / "colours.onnx"
     model.write_bytes(colour_model())
     picture = save_picture(folder / "green.png", flat_colour("green"))
-    done = subprocess.run(
-        [PYTHON or "", "-c", SCRIPT, str(model), provider, str(picture)],
-        env=os.environ
-        | {"PYTHONPATH": str(Path(vit_edge.__file__).parents[1]), "VIT_EDGE_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    cache = str(folder / "cache")
+    done = run_elsewhere(PYTHON or "", SCRIPT, model, provider, picture, VIT_EDGE_CACHE=cache)
     told: dict[str, Any] = json.loads(done.stdout)
     return told, done.stderr
 
