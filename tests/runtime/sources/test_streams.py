@@ -205,6 +205,16 @@ def test_an_address_that_gives_no_video_says_why(serve: Serve) -> None:
             open_source(server.url)
 
 
+def test_a_server_that_never_answers_is_given_up() -> None:
+    """A firewall that swallows packets looks like this, and FFmpeg alone would wait half a minute."""
+    with mjpeg_server() as server:
+        server.freeze()
+        start = time.monotonic()
+        with pytest.raises(SourceError, match=r"gives no video \(no answer within 1 s\); check the address"):
+            open_source(server.url, capture=Capture(open_s=1))
+        assert time.monotonic() - start < 5
+
+
 def test_an_address_of_another_kind_is_refused() -> None:
     """A typing mistake in the scheme would otherwise be a puzzle."""
     with pytest.raises(
