@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import struct
 import threading
@@ -43,6 +44,7 @@ class Board:
         self.run = secrets.token_hex(8)
         self.about = about
         self._start_s = time.monotonic()
+        self._asked_s = -math.inf
         self._lock = threading.Lock()
         self._history = History()
         self._newest: Answer | None = None
@@ -74,6 +76,10 @@ class Board:
             )
             self._wake()
 
+    def watched(self) -> bool:
+        """Tell whether a browser has asked of late, and will ask again at once."""
+        return time.monotonic() - self._asked_s < _PATIENCE_S
+
     def close(self) -> None:
         """Tell the browsers that the run has ended."""
         with self._lock:
@@ -92,7 +98,7 @@ class Board:
             The length of a JSON text as 4 bytes, big-endian; the JSON text; a JPEG, or nothing where there is no
             newer answer.
         """
-        patience_s = _PATIENCE_S
+        patience_s, self._asked_s = _PATIENCE_S, time.monotonic()
         if run != self.run:
             # A browser that has just come wants to know at once how things stand.
             after, since, patience_s = 0, 0, 2 / _PICTURES_PER_S

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+import time
 from collections.abc import Collection, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,9 @@ _LOG = logging.getLogger(__name__)
 
 _SHORTEST_TOKEN = 8
 
-# Browsers get this long to hear that the run has ended; then they are cut off.
-_FAREWELL_S = 0.3
+# A browser that shows the last answer gets this long to ask again and hear that the run has ended; then it has as
+# long to read that before it is cut off.
+_FAREWELL_S = 0.2
 _LONGEST_START_S = 20.0
 _LONGEST_STOP_S = 5.0
 
@@ -132,6 +134,8 @@ class PageSink:
         """Tell the browsers that the run has ended, and close the port."""
         self._board.close()
         if self._server is not None and self._thread is not None:
+            if self.serving and self._board.watched():
+                time.sleep(_FAREWELL_S)
             self._server.should_exit = True
             self._thread.join(_LONGEST_STOP_S)
             if self._thread.is_alive():
