@@ -6,7 +6,6 @@ smallest system without documentation and translations, as the images called sli
 """
 
 import argparse
-import glob
 import json
 import os
 import re
@@ -128,12 +127,14 @@ def copy(root: Path, sources: list[str], folder: Path, target: str) -> None:
     """Copy as COPY does: files into a folder that ends in a slash, the contents of a folder otherwise."""
     there = folder / target.lstrip("/")
     for pattern in sources:
-        for source in glob.glob(str(root / pattern.lstrip("/"))) or sys.exit(f"there is no {pattern}"):
-            if Path(source).is_dir():
-                there.mkdir(parents=True, exist_ok=True)
+        found = sorted(root.glob(pattern.lstrip("/")))
+        if not found:
+            sys.exit(f"there is no {pattern}")
+        there.mkdir(parents=True, exist_ok=True)
+        for source in found:
+            if source.is_dir():
                 subprocess.run(["cp", "-a", f"{source}/.", str(there)], check=True)
             else:
-                there.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, there)
 
 

@@ -19,8 +19,11 @@ _MEMORY_TO_MEMORY = 0x8000 | 0x4000  # V4L2_CAP_VIDEO_M2M, V4L2_CAP_VIDEO_M2M_MP
 # The Raspberry Pi's image processors, which capture what a program feeds to them.
 _NO_CAMERAS = ("bcm2835-isp", "pispbe", "rpivid", "rpi-hevc")
 
-# Its ribbon cameras: raw sensor data, which only libcamera makes pictures of.
-_RIBBON = ("unicam", "rp1-cfe")
+# Ribbon cameras give raw sensor data here. What makes pictures of it: a Raspberry Pi's libcamera, a Jetson's Argus.
+_RIBBON = {
+    ("unicam", "rp1-cfe"): "Open it as the source `picamera`, which needs `sudo apt install python3-picamera2`.",
+    ("vi-output",): "Open it as the source `csi:0`, which needs an OpenCV with GStreamer, such as JetPack's own.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,12 @@ def camera_findings(root: Path = Path("/"), ask: Callable[[int], int] = capabili
                 _refusal_cure(camera.device),
                 details | {"reason": camera.refusal},
             )
-        elif camera.name.startswith(_RIBBON):
+        elif cure := next((cure for names, cure in _RIBBON.items() if camera.name.startswith(names)), ""):
             yield Finding(
                 ident,
                 "note",
                 f"camera {number}, {camera.name}, is a ribbon camera, which gives raw sensor data here",
-                "Start the program through `libcamerify`, which makes pictures of it.",
+                cure,
                 details,
             )
         else:

@@ -28,7 +28,7 @@ def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome
     name = found[0].name if found else title
     library = _LIBRARY.search(outcome.failure)
     if outcome.missing:
-        cure = f"`pip install {outcome.missing}`, or install {name} anew with all that it wants."
+        cure = f"Install it anew with all that it wants: `pip install --force-reinstall {name}`."
     elif library and area == "opencv" and "headless" not in name:
         cure = (
             f"Without a screen, `pip uninstall -y {name}`, then `pip install opencv-python-headless`; with one, "

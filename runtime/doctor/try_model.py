@@ -31,31 +31,34 @@ def model(path: str, provider: str) -> dict[str, Any]:
             "provider": classifier.provider,
             "notes": list(classifier.notes),
             "classes": len(classifier.labels),
-            "ascii": all(label.name.isascii() for label in classifier.labels.items),
             "recipe": dict(classifier.metadata.recipe),
             "input": classifier.input,
+            "threads": classifier.threads,
+            "batch": len(pixels),
         }
-    return values | profile(Path(path), values["provider"], pixels)
+        seal = classifier.seal
+    return values | profile(Path(path), seal, values["provider"], pixels)
 
 
-def profile(path: Path, provider: str, pixels: "Pixels") -> dict[str, Any]:
+def profile(path: Path, seal: str, provider: str, pixels: "Pixels") -> dict[str, Any]:
     """Run a graph under ONNX Runtime's profiler and add up an inference of middle length.
 
     Args:
         path: The model file.
+        seal: Its seal, by which what was compiled of it is found again.
         provider: The short name of the execution provider.
         pixels: What the graph takes.
     """
-    from ..cores import usable_cores
-    from ..session import open_session
+    from ..session import start_session
 
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(path, name=str(path), provider=provider, profile=Path(folder) / "profile")
+        prefix = Path(folder) / "profile"
+        session = start_session(path, name=str(path), provider=provider, seal=seal, profile=prefix).session
         given = {session.get_inputs()[0].name: pixels}
         for _ in range(_RUNS):
             session.run(None, given)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return middle_inference(events) | {"threads": usable_cores(), "batch": len(pixels)}
+    return middle_inference(events)
 
 
 def middle_inference(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

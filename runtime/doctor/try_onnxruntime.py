@@ -18,7 +18,7 @@ def versions() -> dict[str, Any]:
     """Load ONNX Runtime."""
     import onnxruntime  # before numpy, so that of both it is the one to be missed
 
-    from ..session import PROVIDERS
+    from ..providers import PROVIDERS
 
     available = onnxruntime.get_available_providers()
     return {
@@ -30,16 +30,22 @@ def versions() -> dict[str, Any]:
 
 
 def provider(name: str) -> dict[str, Any]:
-    """Run a small graph on one provider, opened as `Classifier` opens it, and check the answer."""
+    """Run a small graph on one provider, with the options that a model gets, and check the answer."""
     import numpy as np
+    import onnxruntime
 
-    from ..errors import VitEdgeError
-    from ..session import open_session
+    # None of these needs OpenCV, which may be what is missing.
+    from ..cores import usable_cores
+    from ..probe import preload, problem
+    from ..providers import PROVIDERS, Use, set_up
 
-    try:
-        session = open_session(product(), name="the trial graph", provider=name)
-    except VitEdgeError as error:
-        return {"refused": str(error), "missing_libraries": missing_libraries(name)}
+    preload(name)
+    options = dict(set_up(name, Use(threads=usable_cores())).options)
+    if refused := problem(name, options):
+        return {"refused": refused, "missing_libraries": missing_libraries(name)}
+    session = onnxruntime.InferenceSession(
+        product(), providers=[PROVIDERS[name]], provider_options=[options], enable_fallback=0
+    )
     given = np.arange(2 * _SIDE, dtype=np.float32).reshape(2, _SIDE)
     (doubled,) = session.run(None, {"given": given})
     # Half precision is exact here; 8 bits would not be.

@@ -77,14 +77,21 @@ def test_a_camera_that_a_container_lacks_is_told(tmp_path: Path) -> None:
     assert "`--device`" in finding.cure
 
 
-@pytest.mark.parametrize("name", ["unicam-image", "rp1-cfe-csi2_ch0"])
-def test_a_ribbon_camera_is_told_to_need_more(name: str, tmp_path: Path) -> None:
-    """A Raspberry Pi's: OpenCV opens it and gets no picture."""
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("unicam-image", "`picamera`"),
+        ("rp1-cfe-csi2_ch0", "`picamera`"),
+        ("vi-output, imx219 9-0010", "`csi:0`"),
+    ],
+)
+def test_a_ribbon_camera_is_told_to_need_more(name: str, source: str, tmp_path: Path) -> None:
+    """A Raspberry Pi's and a Jetson's: OpenCV opens it and gets no picture."""
     node(tmp_path, 0, name)
     (finding,) = camera_findings(tmp_path, ask)
     assert finding.severity == "note"
     assert "ribbon camera" in finding.found
-    assert "`libcamerify`" in finding.cure
+    assert source in finding.cure
 
 
 def test_what_no_driver_answers_for_is_no_camera(tmp_path: Path) -> None:

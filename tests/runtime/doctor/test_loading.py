@@ -58,6 +58,15 @@ def test_all_is_in_order_here() -> None:
     assert not any(finding["severity"] == "problem" for finding in findings.values())
 
 
+def test_without_opencv_the_providers_are_examined_all_the_same(tmp_path: Path) -> None:
+    """What is missing is told apart from what works."""
+    absent = "raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')"
+    findings = examined(first=module(tmp_path, "cv2", absent))
+    assert findings["onnxruntime.load"]["severity"] == "ok"
+    assert findings["onnxruntime.cpu"]["severity"] == "ok"
+    assert findings["opencv.load"]["severity"] == "problem"
+
+
 @linux
 def test_a_library_that_opencv_lacks_is_named(tmp_path: Path) -> None:
     """A real one is hidden from the real wheel; on a fresh machine without a screen it is libGL."""
