@@ -21,8 +21,13 @@ _NO_CAMERAS = ("bcm2835-isp", "pispbe", "rpivid", "rpi-hevc")
 
 # Ribbon cameras give raw sensor data here. What makes pictures of it: a Raspberry Pi's libcamera, a Jetson's Argus.
 _RIBBON = {
-    ("unicam", "rp1-cfe"): "Open it as the source `picamera`, which needs `sudo apt install python3-picamera2`.",
-    ("vi-output",): "Open it as the source `csi:0`, which needs an OpenCV with GStreamer, such as JetPack's own.",
+    (
+        "unicam",
+        "rp1-cfe",
+    ): "Open it as the source `picamera`, which needs `sudo apt install python3-picamera2`.",
+    (
+        "vi-output",
+    ): "Open it as the source `csi:0`, which needs an OpenCV with GStreamer, such as JetPack's own.",
 }
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import CACHE_VARIABLE, cache_folder
-from ..cores import CGROUPS, OWN_CGROUP, affinity_cores, own_groups, quota_cores, usable_cores
+from ..cores import (
+    CGROUPS,
+    OWN_CGROUP,
+    TOPOLOGY,
+    affinity_cores,
+    own_groups,
+    physical_cores,
+    quota_cores,
+    usable_cores,
+)
 from ..processor import DOT_PRODUCTS, processor
 from .finding import Finding
 
@@ -83,7 +92,17 @@ def cores() -> Finding:
     """Say how many cores this process is granted, and so how many threads compute one answer."""
     machine, affinity = os.cpu_count() or 1, affinity_cores()
     quota, threads = quota_cores(CGROUPS, OWN_CGROUP), usable_cores()
-    details = {"machine": machine, "affinity": affinity, "quota": quota, "threads": threads}
+    physical = physical_cores(range(machine), TOPOLOGY)
+    details = {
+        "machine": machine,
+        "physical": physical,
+        "affinity": affinity,
+        "quota": quota,
+        "threads": threads,
+    }
+    name = f"{machine} core{'s' if machine > 1 else ''}"
+    if physical < machine:
+        name = f"{machine} processors, two to a core"
     so = f"so {threads} thread{'s' if threads > 1 else ''}"
     limits = []
     if affinity < machine:
@@ -91,8 +110,7 @@ def cores() -> Finding:
     if quota < machine:
         limits.append(f"the control group grants the time of {quota:g}")
     if not limits:
-        cores = f"{machine} core{'s' if machine > 1 else ''}"
-        return Finding("processor.cores", "ok", f"{cores}, all granted, {so}", details=details)
+        return Finding("processor.cores", "ok", f"{name}, all granted, {so}", details=details)
     raises = {
         "affinity": "the affinity mask (`taskset`, `AllowedCPUs=`, `--cpuset-cpus`)",
         "quota": "the quota (`CPUQuota=`, `--cpus`)",
@@ -101,7 +119,7 @@ def cores() -> Finding:
     return Finding(
         "processor.cores",
         "note",
-        f"of {machine} cores {' and '.join(limits)}, {so}",
+        f"of {name} {' and '.join(limits)}, {so}",
         f"Raise {' and '.join(which)} if this process is meant to have more.",
         details,
     )
