@@ -1,7 +1,7 @@
 """Classifies images with a model file: decode, preprocess, infer, answer."""
 
-import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .beside import beside_opencv
 from .errors import ImageError, ModelError
 from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
@@ -26,8 +27,6 @@ from .processor import differences, processor
 from .providers import PROVIDERS
 from .seal import check_seal
 from .session import Started, refusal, start_session
-
-_LOG = logging.getLogger(__name__)
 
 # Seals of the files whose notes are in the log: a server that opens a file for every worker logs them once.
 _noted: set[str] = set()
@@ -42,6 +41,11 @@ class Score:
     index: int
     id: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, ready for JSON; a class without an id has none there either."""
+        values: dict[str, Any] = {"label": self.label, "probability": self.probability}
+        return values if self.id is None else values | {"id": self.id}
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -50,7 +54,7 @@ class Prediction:
     Attributes:
         top: The likeliest classes, best first.
         latency_ms: The time from the image as given to the answer: decoding, preprocessing and inference. For an
-            image that was computed in a batch, inference is the batch's time divided by its size.
+            image that was computed with others as one tensor, inference is their time divided by their number.
     """
 
     top: tuple[Score, ...]
@@ -77,16 +81,12 @@ class Prediction:
             "label": self.label,
             "probability": self.probability,
             "latency_ms": self.latency_ms,
-            "top": [
-                {"label": score.label, "probability": score.probability}
-                | ({"id": score.id} if score.id is not None else {})
-                for score in self.top
-            ],
+            "top": [score.to_dict() for score in self.top],
         }
 
 
 class Classifier:
-    """A model file held open, ready to classify images.
+    """A model file held open, ready to classify images; any number of threads may share it.
 
     Attributes:
         name: The file's path.
@@ -135,18 +135,22 @@ class Classifier:
         else:
             data, name = Path(model), str(Path(model))
             _require_file(data)
-        self.seal = check_seal(data, name)
         self.name = name
-        started = start_session(
-            data,
-            name=name,
-            provider=provider,
-            threads=threads,
-            options=provider_options,
-            spinning=spinning,
-            seal=self.seal,
-            compiling=compiling,
-        )
+
+        def start() -> tuple[str, Started]:
+            seal = check_seal(data, name)
+            return seal, start_session(
+                data,
+                name=name,
+                provider=provider,
+                threads=threads,
+                options=provider_options,
+                spinning=spinning,
+                seal=seal,
+                compiling=compiling,
+            )
+
+        self.seal, started = beside_opencv(start)
         self.provider, self.threads = started.provider, started.threads
         session = started.session
         # Not the session's: what a provider compiled need not carry them.
@@ -157,11 +161,14 @@ class Classifier:
         self._place: Callable[[], Placed] | None = started.placed
         self._placed: Placed | None = None
         self._session: onnxruntime.InferenceSession | None = session
+        self._buffers = threading.local()
         self._notes = tuple(f"{name} {note}" for note in _notes(started, self.metadata.recipe))
-        if self.seal not in _noted:
+        if self._notes and self.seal not in _noted:
+            import logging  # where nothing differs, nothing is logged, and the start is quicker without
+
             _noted.add(self.seal)
             for note in self._notes:
-                _LOG.warning(note)
+                logging.getLogger(__name__).warning(note)
 
     @property
     def labels(self) -> Labels:
@@ -251,9 +258,11 @@ class Classifier:
             images: A path, the bytes of an image file, or an array (height, width, 3) uint8, RGB, 0..255
                 (grayscale and RGBA arrays are taken too); or a list of these.
             top: How many classes each answer holds.
-            batch_size: How many images of a list are computed at once. Dynamic INT8 takes one activation scale per
-                tensor, so that images computed together can change each other's answers a little; one by one
-                (the default), each gets the answer that it gets alone.
+            batch_size: How many images of a list are in work at once. On the processor each is computed by itself,
+                as many side by side as there are `threads`: that is faster there than one large tensor, and each image
+                gets the answer that it gets alone. Other providers, and a graph of a fixed batch size, get them as one
+                tensor; with dynamic INT8, that takes one activation scale per tensor, they can then change each
+                other's answers a little.
 
         Returns:
             A prediction for an image, a list of predictions in the same order for a list.
@@ -273,11 +282,37 @@ class Classifier:
                 "turn an iterator into a list first"
             )
         sources = list(several)  # not every sequence has slices: a deque has none
+        if self._alone:
+            return self._side_by_side(sources, top, min(batch_size, len(sources), self.threads))
         return [
             prediction
             for start in range(0, len(sources), batch_size)
             for prediction in self._classify(sources[start : start + batch_size], top)
         ]
+
+    def classify_frame(self, frame: NDArray[np.uint8], *, top: int = 5) -> Prediction:
+        """Classify a camera's frame: the quickest way in.
+
+        Nothing is copied: what the graph takes of the frame is computed into memory that each thread keeps for its
+        next frame, and is given to the graph from there.
+
+        Args:
+            frame: (height, width, 3) uint8, RGB, 0..255; a part of a larger array too.
+            top: How many classes the answer holds.
+
+        Raises:
+            ImageError: *frame* has another shape or type.
+            ModelError: The classifier was closed, or ONNX Runtime failed.
+        """
+        if top < 1:
+            raise ModelError(f"expected top of at least 1, got {top}")
+        start = time.perf_counter()
+        buffer: Pixels | None = getattr(self._buffers, "pixels", None)
+        if buffer is None:
+            buffer = self._buffers.pixels = self._input.empty()[None]
+        self._input.prepare(frame, self.preprocessing, out=buffer[0])
+        (probabilities,) = self.probabilities(buffer)
+        return Prediction(self.best(probabilities, top), (time.perf_counter() - start) * 1e3)
 
     def pixels(self, image: ImageSource) -> Pixels:
         """Give what the graph takes of an image, resized and cropped.
@@ -385,6 +420,22 @@ class Classifier:
             raise refusal(error, self.name) from error
         return np.asarray(logits, dtype=np.float32)
 
+    @property
+    def _alone(self) -> bool:
+        """Whether images of a batch are computed each by itself."""
+        return self.provider == "cpu" and self.batch is None
+
+    def _side_by_side(self, images: Sequence[ImageSource], top: int, workers: int) -> list[Prediction]:
+        def one(image: ImageSource) -> Prediction:
+            return self._classify([image], top)[0]
+
+        if workers < 2:
+            return [one(image) for image in images]
+        from concurrent.futures import ThreadPoolExecutor  # not needed for the first answer of most programs
+
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(one, images))
+
     def _classify(self, images: Iterable[ImageSource], top: int) -> list[Prediction]:
         pixels: list[Pixels] = []
         prepare_ms = []
@@ -393,7 +444,8 @@ class Classifier:
             pixels.append(self.pixels(image))
             prepare_ms.append((time.perf_counter() - start) * 1e3)
         start = time.perf_counter()
-        probabilities = self.probabilities(np.stack(pixels))
+        # One image needs no copy.
+        probabilities = self.probabilities(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
         infer_ms = (time.perf_counter() - start) * 1e3 / len(pixels)
         return [
             Prediction(self.best(row, top), before + infer_ms)

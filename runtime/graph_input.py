@@ -1,7 +1,7 @@
 """What a graph takes: normalised planes in float, or raw pixels as a camera gives them. The file alone decides."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -65,10 +65,20 @@ class GraphInput:
         """Height and width."""
         return self.sides[:2] if self.type == "uint8" else self.sides[1:]
 
-    def prepare(self, image: NDArray[np.uint8], preprocessing: Preprocessing) -> Pixels:
-        """Make what the graph takes of an image: (height, width, 3) uint8, RGB, of any size."""
+    def prepare(self, image: NDArray[np.uint8], preprocessing: Preprocessing, *, out: Any = None) -> Pixels:
+        """Make what the graph takes of an image: (height, width, 3) uint8, RGB, of any size.
+
+        Args:
+            image: The image.
+            preprocessing: How the network was trained.
+            out: Where the result is written to, as `empty` makes it; a new array if None.
+        """
         # A graph that takes raw pixels normalises by itself.
-        return (crop_pixels if self.type == "uint8" else preprocess)(image, preprocessing)
+        return (crop_pixels if self.type == "uint8" else preprocess)(image, preprocessing, out=out)
+
+    def empty(self) -> Pixels:
+        """Make room for one image."""
+        return np.empty(self.sides, self.type)
 
     def require(self, pixels: Pixels) -> None:
         """Check that a batch is what the graph takes.

@@ -1,7 +1,6 @@
 """Where the nodes of an open session's graph run: the proof that a provider took them."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +47,8 @@ def placed(
 
 def profiled(again: Callable[[Path], onnxruntime.InferenceSession]) -> Placed:
     """Count the nodes that ran for one answer; for *again* see `placed`."""
+    import tempfile  # loads much, and only old versions of ONNX Runtime need it
+
     with tempfile.TemporaryDirectory(prefix="vit-edge-") as folder:
         session = again(Path(folder, "profile"))
         source = session.get_inputs()[0]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,12 +121,15 @@ class Preprocessing:
         return cls(_tuple(resize), _tuple(crop), interpolation, _tuple(mean), _tuple(std))
 
 
-def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def preprocess(
+    image: NDArray[np.uint8], preprocessing: Preprocessing, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Make the network's input from an image.
 
     Args:
         image: (height, width, 3) uint8, RGB, 0..255, of any size.
         preprocessing: How the network was trained.
+        out: Where the result is written to; a new array if None.
 
     Returns:
         (3, height, width) float32, RGB, normalised; height and width are those of the crop.
@@ -135,15 +137,18 @@ def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     Raises:
         ImageError: *image* has another shape or type.
     """
-    return normalise(crop_pixels(image, preprocessing), preprocessing)
+    return normalise(crop_pixels(image, preprocessing), preprocessing, out=out)
 
 
-def crop_pixels(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def crop_pixels(
+    image: NDArray[np.uint8], preprocessing: Preprocessing, *, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Resize and crop, computing no pixel outside the crop.
 
     Args:
         image: (height, width, 3) uint8, RGB, 0..255, of any size.
         preprocessing: How the network was trained.
+        out: Where the result is written to; a new array if None.
 
     Returns:
         (height, width, 3) uint8, RGB, 0..255: what torchvision's Resize and CenterCrop make of it in Pillow.
@@ -162,15 +167,19 @@ def crop_pixels(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArr
     crop = preprocessing.crop
     # torchvision's rounding (transforms.functional.center_crop): halves go to the even number.
     top, left = round((size[0] - crop[0]) / 2), round((size[1] - crop[1]) / 2)
-    return resize(image, size, interpolation=preprocessing.interpolation, window=(top, left, *crop))
+    window = top, left, *crop
+    return resize(image, size, interpolation=preprocessing.interpolation, window=window, out=out)
 
 
-def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def normalise(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Compute ``(pixels / 255 - mean) / std``, correctly rounded, with the channel first.
 
     Args:
         pixels: (height, width, 3) uint8, RGB, 0..255.
         preprocessing: Its mean and std.
+        out: Where the result is written to; a new array if None.
 
     Returns:
         (3, height, width) float32, RGB.
@@ -178,11 +187,13 @@ def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     Raises:
         ImageError: *pixels* has another shape or type.
     """
+    import cv2  # where it is first used: see `beside`
+
     require_pixels(pixels)
-    result = np.empty((3, *pixels.shape[:2]), np.float32)
+    result = np.empty((3, *pixels.shape[:2]), np.float32) if out is None else out
     tables = _tables(preprocessing.mean, preprocessing.std)
-    for plane, table, out in zip(cv2.split(pixels), tables, result, strict=True):
-        cv2.LUT(plane, table, out)
+    for plane, table, place in zip(cv2.split(pixels), tables, result, strict=True):
+        cv2.LUT(plane, table, place)
     return result
 
 

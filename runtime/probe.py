@@ -5,10 +5,8 @@ import io
 import os
 import re
 import sys
-import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from importlib import metadata
 
 import onnxruntime
 
@@ -134,6 +132,8 @@ def _wheel_advice(provider: str) -> str:
 
 
 def _is_installed(wheel: str) -> bool:
+    from importlib import metadata  # loads much, and only a failure asks
+
     try:
         metadata.version(wheel)
     except metadata.PackageNotFoundError:
@@ -144,6 +144,8 @@ def _is_installed(wheel: str) -> bool:
 @contextlib.contextmanager
 def _standard_error() -> Iterator[list[str]]:
     """Catch what native code writes to the process's standard error."""
+    import tempfile  # loads much, and only a failure asks
+
     said: list[str] = []
     with _LOCK, tempfile.TemporaryFile() as caught:
         try:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ def resize(
     *,
     interpolation: Interpolation = "bicubic",
     window: tuple[int, int, int, int] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Resize as Pillow's ``Image.resize`` does, bit for bit, and compute only a window of the result.
 
@@ -37,6 +37,7 @@ def resize(
         size: Height and width of the whole result.
         interpolation: The filter.
         window: Top, left, height and width of the part of the result that is wanted; all of it if None.
+        out: Where the result is written to, (height, width, 3) uint8 of the window; a new array if None.
 
     Returns:
         (height, width, 3) uint8 of the window, in the image's channel order.
@@ -47,6 +48,8 @@ def resize(
     >>> resize(np.full((90, 160, 3), 7, np.uint8), (45, 80), window=(0, 10, 45, 45)).shape
     (45, 45, 3)
     """
+    import cv2  # where it is first used: see `beside`
+
     require_pixels(image)
     top, left, height, width = window or (0, 0, *size)
     if not (0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]):
@@ -62,7 +65,7 @@ def resize(
         planes = _resample(part.transpose(1, 0, 2), columns, rows).transpose(0, 2, 1)
     else:
         planes = _resample(part, rows, columns)
-    return np.asarray(cv2.merge(list(planes)), np.uint8)
+    return np.asarray(cv2.merge(list(planes), out), np.uint8)
 
 
 def require_pixels(image: NDArray[np.uint8]) -> None:
@@ -118,6 +121,8 @@ def _resample(image: NDArray[np.uint8], rows: _Weights, columns: _Weights) -> ND
 
 def _resize_columns(image: NDArray[np.uint8], weights: _Weights) -> NDArray[np.uint8]:
     """Resample each row: (rows, columns, 3) to (3, rows, outputs)."""
+    import cv2
+
     height, width = image.shape[:2]
     if weights.identity:
         result = np.empty((3, height, width), np.uint8)

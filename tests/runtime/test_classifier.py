@@ -207,6 +207,98 @@ def test_threads_that_share_a_classifier_get_the_answers_of_one(classifier: Clas
         assert logits_of(list(pool.map(classifier, pictures))) == expected
 
 
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_a_batch_on_the_processor_gives_each_image_the_answer_it_gets_alone(threads: int) -> None:
+    """Dynamic INT8 takes one scale per tensor: who waits for company must not get another answer for it."""
+    shared = Classifier(colour_model(), threads=threads)
+    pictures = shades(24)
+    alone = logits_of([shared(picture) for picture in pictures])
+    for batch_size in (2, 8, 100):
+        assert logits_of(shared(pictures, batch_size=batch_size)) == alone
+
+
+def test_an_image_of_a_batch_that_cannot_be_read_is_its_error(classifier: Classifier) -> None:
+    """Whatever thread it was read in."""
+    with pytest.raises(ImageError, match="the image is empty"):
+        Classifier(colour_model(), threads=4)([*shades(3), b"", *shades(3)], batch_size=4)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["float32", "uint8"])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_a_frame_gets_the_answer_of_the_same_picture(raw: bool, batch: int) -> None:
+    """The quick way in is the same way: frames of changing sizes, parts of larger ones, and mirrored channels."""
+    shared = Classifier(colour_model(raw=raw, batch=batch), threads=1)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    for frame in (*shades(3), noise, noise[5:60, 10:40], noise[::2, ::-1], noise[..., ::-1]):
+        assert shared.classify_frame(frame).top == shared(np.ascontiguousarray(frame)).top
+    assert len(shared.classify_frame(noise, top=2).top) == 2
+    assert shared.classify_frame(noise).latency_ms > 0
+
+
+def test_a_frame_is_computed_into_the_same_memory_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera gives thirty a second for months: what is allocated for each is time, and holes in the memory."""
+    shared = Classifier(colour_model(), threads=1)
+    given: list[Any] = []
+    real = shared.logits
+
+    def logits(pixels: Any) -> NDArray[np.float32]:
+        given.append(pixels)
+        return real(pixels)
+
+    monkeypatch.setattr(shared, "logits", logits)
+    for frame in shades(3):
+        shared.classify_frame(frame)
+    assert len({pixels.__array_interface__["data"][0] for pixels in given}) == 1
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(shared.classify_frame, shades(1)[0]).result()
+    assert given[-1].__array_interface__["data"][0] != given[0].__array_interface__["data"][0]
+
+
+def test_threads_that_share_a_classifier_do_not_mix_their_frames(classifier: Classifier) -> None:
+    """Each has memory of its own; one buffer for all would answer one camera with another's picture."""
+    frames = shades(24) * 20
+    expected = [classifier(frame).top for frame in frames]
+    with ThreadPoolExecutor(8) as pool:
+        assert [found.top for found in pool.map(classifier.classify_frame, frames)] == expected
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+    ids=["gray", "RGBA", "float", "empty"],
+)
+def test_what_is_no_frame_is_refused(frame: Any, classifier: Classifier) -> None:
+    """A conversion that nobody asked for costs time at every frame; the sentence says what was expected."""
+    with pytest.raises(ImageError, match=r"expected an image of shape \(height, width, 3\) and dtype uint8"):
+        classifier.classify_frame(frame)
+    with pytest.raises(ModelError, match="expected top of at least 1, got 0"):
+        classifier.classify_frame(flat_colour("red"), top=0)
+
+
+def test_a_closed_classifier_takes_no_frame(model: Path) -> None:
+    """As all else."""
+    with Classifier(model) as closed:
+        pass
+    with pytest.raises(ModelError, match="was closed"):
+        closed.classify_frame(flat_colour("red"))
+
+
+def test_results_are_frozen_and_plain(classifier: Classifier) -> None:
+    """An answer that is passed on must not change under way, and is logged as it is."""
+    prediction = classifier(flat_colour("red"))
+    for result, name in ((prediction, "top"), (prediction.top[0], "label")):
+        with pytest.raises(AttributeError):
+            setattr(result, name, None)
+    assert prediction.to_dict()["top"] == [score.to_dict() for score in prediction.top]
+    nameless = Classifier(colour_model(without=("label_ids",)), threads=1)(flat_colour("red")).top[0]
+    assert nameless.to_dict() == {"label": "red", "probability": nameless.probability}
+
+
 def test_a_closed_classifier_says_so(model: Path) -> None:
     """An attribute that is not there tells a user of a long program nothing."""
     with Classifier(model) as classifier:
@@ -230,7 +322,7 @@ def test_a_failure_of_onnx_runtime_is_one_sentence(classifier: Classifier) -> No
     failing = Classifier(colour_model(answers=1), threads=1)
     assert failing(flat_colour("red")).label == "red"
     with pytest.raises(ModelError, match=r"ONNX Runtime .* cannot run the model \(") as caught:
-        failing(shades(2), batch_size=2)
+        failing.logits(np.stack([failing.pixels(picture) for picture in shades(2)]))
     assert "\n" not in str(caught.value)
 
 
