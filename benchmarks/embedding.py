@@ -123,9 +123,8 @@ def print_size() -> None:
     """Install the headless runtime into a new environment and add up its files."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=False)
-        python = next(path for path in Path(folder).glob("*/python*") if path.exists())
         empty = size_mb(Path(folder))
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder)
         subprocess.run([*pip, "install", "--quiet", f"{ROOT}[runtime-headless]"], check=True)
         size = size_mb(Path(folder)) - empty
     print(f"{'installed, extra runtime-headless':50} {size:.0f} MB, below {SIZE_TARGET_MB} wanted")

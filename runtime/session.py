@@ -1,7 +1,6 @@
 """Opens an ONNX Runtime session on the provider that was asked for, and on no other, and proves that it runs there."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -23,8 +22,6 @@ from .shelf import Shelf, in_use, shelf
 from .tuning import tuned_threads
 
 __all__ = ["PROVIDERS", "Started", "open_session", "recipe_of", "refusal", "start_session"]
-
-_LOG = logging.getLogger(__name__)
 
 # What the processor's own graph is called in its folder, once it has been rewritten for this very machine.
 _GRAPH = "graph.onnx"
@@ -291,7 +288,7 @@ def _compile(wish: Wish, provider: str, use: Use, place: Shelf | None) -> _Opene
         # What is not to be used is not worth its room.
         for _ in prove(wish.name, provider, where(wish, session, provider, setup)):
             pass
-    _LOG.info("compiled %s for %s in %.1f s", wish.name, provider, time.monotonic() - begun)
+    _log("compiled %s for %s in %.1f s", wish.name, provider, time.monotonic() - begun)
     kept = place is not None and folder is not None and place.keep(folder)
     return _Opened(session, setup, folder if kept else None, compiled=True)
 
@@ -307,4 +304,10 @@ def _dropped_on_error(place: Shelf | None, folder: Path | None) -> Iterator[None
 
 
 def _log_anew(wish: Wish, error: Exception) -> None:
-    _LOG.info("what was compiled of %s does not load (%s); it is compiled anew", wish.name, error)
+    _log("what was compiled of %s does not load (%s); it is compiled anew", wish.name, error)
+
+
+def _log(text: str, *values: Any) -> None:
+    import logging  # most starts have nothing to tell, and are quicker without
+
+    logging.getLogger(__name__).info(text, *values)

@@ -6,8 +6,6 @@ move, so that a kill at any moment leaves what was there, or nothing that is tru
 
 import contextlib
 import json
-import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping
@@ -56,6 +54,8 @@ class Shelf:
 
     def new_folder(self) -> Path | None:
         """Make an empty folder to compile into; None where the cache cannot be written to."""
+        import tempfile  # most starts compile nothing, and are quicker without
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix=f"{self.provider}-", dir=self.folder))
@@ -84,7 +84,7 @@ class Shelf:
 
     def drop(self, folder: Path) -> None:
         """Remove a folder that came to nothing."""
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
     def forget(self) -> None:
         """Remove what was compiled."""
@@ -115,7 +115,7 @@ class Shelf:
         for path in self.folder.glob(f"{self.provider}-*"):
             try:
                 if path.name != kept and time.time() - path.stat().st_mtime > _ABANDONED_S:
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
             except OSError:
                 continue
 
@@ -131,7 +131,7 @@ def forget_compiled(seal: str) -> bool:
     root = cache_folder()
     if root is None or not _folder(root, seal).exists():
         return False
-    shutil.rmtree(_folder(root, seal), ignore_errors=True)
+    _remove(_folder(root, seal))
     return True
 
 
@@ -171,3 +171,9 @@ def checksum(path: Path) -> str | None:
         return f"{size}:{crc:08x}"
     except OSError:
         return None
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -76,6 +76,19 @@ def test_importing_it_loads_only_the_errors_and_labels() -> None:
     assert run(script) == "[]"
 
 
+def test_the_classifier_loads_nothing_that_an_answer_does_not_need(files: tuple[Path, Path]) -> None:
+    """Each of these takes milliseconds of every start, and only a failure, a log or a compilation needs it."""
+    spared = ("importlib.metadata", "email", "logging", "shutil", "tempfile", "concurrent.futures", "socket")
+    script = f"""
+import numpy, onnxruntime, cv2
+before = set(sys.modules)
+from vit_edge.runtime import Classifier
+Classifier(sys.argv[1])(sys.argv[2])
+print(sorted({set(spared)!r} & (set(sys.modules) - before)))
+"""
+    assert run(script, *files) == "[]"
+
+
 def test_no_module_imports_more_than_a_device_has() -> None:
     """Read from the source, so that what is imported only seldom counts too."""
     modules = sorted(FOLDER.glob("**/*.py"))
