@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import TrainingError
+from ..errors import ImageError, TrainingError
 from ..runtime.preprocess import Preprocessing
 from .augment import Augment
 from .chance import order
@@ -24,6 +24,8 @@ class Examples(Protocol):
         preprocessing: What the network takes.
         cropped: Whether the images are of the network's size already, by that preprocessing.
         targets: (images,) int64, the place of each image's class among the labels.
+        shards: (images,) int64, the file that each image lies in, where they are best read file by file; None where any
+            order is as good.
     """
 
     @property
@@ -34,6 +36,9 @@ class Examples(Protocol):
 
     @property
     def targets(self) -> NDArray[np.int64]: ...
+
+    @property
+    def shards(self) -> NDArray[np.int64] | None: ...
 
     def __len__(self) -> int: ...
 
@@ -87,7 +92,7 @@ def batches(
     Raises:
         TrainingError: A worker died.
     """
-    places = order(recipe.seed, epoch, len(examples))
+    places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
     parts = [
         part(len(places[first : first + recipe.batch_size]), rank=rank, world=world)
         for first in range(0, len(places), recipe.batch_size)
@@ -112,6 +117,12 @@ def batches(
             low, high = parts[number]
             whole = len(places[number * recipe.batch_size : (number + 1) * recipe.batch_size])
             yield Batch(images, targets, mine[number], low, float(high > low), whole)
+    except ImageError as error:
+        # All were read before; what a worker raises comes with its traceback, the sentence last.
+        sentence = str(error).strip().rpartition(f"{ImageError.__name__}: ")[2]
+        raise TrainingError(
+            f"{sentence}; it could be read when the run began; mend it, then go on with --resume"
+        ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

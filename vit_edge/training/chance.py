@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 # What a draw is for; another purpose gives other numbers.
 ORDER, IMAGES, OPERATIONS, MIXING, DEPTH = range(5)
 
+BUFFER = 8192
+"""Images of shards are mixed with those of so many places around them."""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -32,9 +35,23 @@ def uniform(seed: int, *keys: int, places: NDArray[np.int64]) -> NDArray[np.floa
     return np.asarray((bits(seed, *keys, places=places) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
-def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Give the order in which the images of an epoch are seen: (count,) int64, every place once."""
-    return np.argsort(bits(seed, ORDER, epoch, places=np.arange(count)), kind="stable")
+def order(seed: int, epoch: int, count: int, *, shards: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Give the order in which the images of an epoch are seen: (count,) int64, every place once.
+
+    Args:
+        seed: Of the run.
+        epoch: From 1.
+        count: How many images there are.
+        shards: (count,) the file that each lies in, where they are best read file by file. The files then come in
+            another order in each epoch, and images are shuffled as a buffer of `BUFFER` does that is filled from them.
+    """
+    places = np.arange(count)
+    if shards is None:
+        return np.argsort(bits(seed, ORDER, epoch, places=places), kind="stable")
+    files = bits(seed, ORDER, epoch, 1, places=np.asarray(shards, np.int64))
+    stream = np.lexsort((places, shards, files))
+    late = BUFFER * uniform(seed, ORDER, epoch, 2, places=stream)
+    return np.asarray(stream[np.argsort(places + late, kind="stable")], np.int64)
 
 
 def _mixed(value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:

@@ -11,6 +11,7 @@ from ..errors import DataError, ImageError
 from ..runtime.image import read_image
 from ..runtime.labels import Labels
 from ..runtime.preprocess import Preprocessing, crop_pixels
+from .batches import Examples
 
 MEMORY_LIMIT = 4 * 2**30
 """The most bytes that the images of a run may take; more would push a small machine into its swap space."""
@@ -43,6 +44,11 @@ class ImageSet:
     def cropped(self) -> bool:
         """The images are of the network's size already."""
         return True
+
+    @property
+    def shards(self) -> None:
+        """In memory any order is as good."""
+        return None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -104,16 +110,21 @@ def gather(
         pixels[good], targets[good] = image.pixels, image.sample.target
         good += 1
     if broken and not skip_broken:
-        shown = "; ".join(broken[:_SHOWN])
-        more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        raise DataError(
-            f"{len(broken)} of {count} images cannot be read ({shown}{more}); "
-            "mend or remove them, or leave them out with --skip-broken"
-        )
+        raise broken_error(broken, count)
     return ImageSet(pixels[:good], targets[:good], preprocessing)
 
 
-def check_classes(images: ImageSet, labels: Labels, what: str) -> None:
+def broken_error(problems: Sequence[str], count: int) -> DataError:
+    """Give the error that names images which cannot be read."""
+    shown = "; ".join(problems[:_SHOWN])
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return DataError(
+        f"{len(problems)} of {count} images cannot be read ({shown}{more}); "
+        "mend or remove them, or leave them out with --skip-broken"
+    )
+
+
+def check_classes(images: Examples, labels: Labels, what: str) -> None:
     """Check that every class has an image.
 
     Args:

@@ -3,6 +3,9 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..data import Sample
 from ..errors import DataError, OptionError
 from ..runtime.labels import Labels
@@ -26,23 +29,36 @@ def split(
         OptionError: *share* is not between 0 and 1.
         DataError: A class has one image only.
     """
+    targets = [-1 if sample.target is None else sample.target for sample in samples]
+    kept, aside = split_places(targets, labels, share=share, seed=seed)
+    return tuple(samples[place] for place in kept), tuple(samples[place] for place in aside)
+
+
+def split_places(
+    targets: Sequence[int] | NDArray[np.int64], labels: Labels, *, share: float, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split images by their classes as `split` does; -1 is no class.
+
+    Returns:
+        The places of the images to train on and of those to validate on, each going up.
+
+    Raises:
+        OptionError, DataError: As `split`.
+    """
     if not 0 < share < 1:
         raise OptionError(f"expected the validation share to be between 0 and 1, got {share}")
-    classes: dict[int | None, list[int]] = {}
-    for index, sample in enumerate(samples):
-        classes.setdefault(sample.target, []).append(index)
+    classes: dict[int, list[int]] = {}
+    for place, target in enumerate(targets):
+        classes.setdefault(int(target), []).append(place)
     generator = random.Random(seed)
-    aside: set[int] = set()
-    for target, members in sorted(classes.items(), key=lambda item: -1 if item[0] is None else item[0]):
+    aside = np.zeros(len(targets), bool)
+    for target, members in sorted(classes.items()):
         if len(members) == 1:
-            name = "without a label" if target is None else repr(labels[target].name)
+            name = "without a label" if target < 0 else repr(labels[target].name)
             raise DataError(
                 f"the class {name} has one image, too few to train on some and validate on others; "
                 "add images, or give validation images with --val"
             )
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        aside.update(generator.sample(members, count))
-    return (
-        tuple(sample for index, sample in enumerate(samples) if index not in aside),
-        tuple(sample for index, sample in enumerate(samples) if index in aside),
-    )
+        aside[generator.sample(members, count)] = True
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
