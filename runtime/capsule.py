@@ -18,12 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .entry import read_entry
 from .errors import ImageError, ModelError
 from .image import read_image
-from .metadata import PREFIX
+from .model_file import CAPSULE, read_property
 
-KEY = f"{PREFIX}capsule"
+KEY = CAPSULE
 
 VERSION = 1
 """The version of the entry that is written here, and the newest that is read."""
@@ -255,13 +254,14 @@ def read_capsule(model: Path | bytes, name: str) -> Capsule | None:
     """Read a model file's capsule; None where it holds none.
 
     Args:
-        model: The file's path or bytes; its seal is not checked here (opening a `Classifier` does that).
+        model: The file's path or bytes. What else may be wrong with it is for whoever opens it to say, as `Classifier`
+            does.
         name: The file's name, for the errors.
 
     Raises:
-        ModelError: The file cannot be read, or its capsule is malformed.
+        ModelError: The capsule is malformed.
     """
-    text = read_entry(model, KEY, name)
+    text = read_property(model, KEY)
     return None if text is None else Capsule.from_text(text, name)
 
 

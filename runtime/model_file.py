@@ -17,27 +17,42 @@ _WIDTHS = {_EIGHT: 8, _FOUR: 4}
 
 _Buffer = bytes | mmap.mmap
 
+CAPSULE = "vit_edge.capsule"
+"""The one large entry, far larger than all others together: it is read by itself, and nobody else pays for it."""
+
 
 def read_properties(model: Path | bytes) -> dict[str, str]:
-    """Give the entries of ``metadata_props``; none where the file is no ONNX or cannot be read.
+    """Give the entries of ``metadata_props`` but the capsule; none where the file is no ONNX or cannot be read.
 
     That is for whoever opens it to say: a session can.
     """
+    return _read(model, None)
+
+
+def read_property(model: Path | bytes, key: str) -> str | None:
+    """Give one entry of ``metadata_props``, None where there is none of that key."""
+    return _read(model, key).get(key)
+
+
+def _read(model: Path | bytes, wanted: str | None) -> dict[str, str]:
     try:
         if isinstance(model, bytes):
-            return _properties(model)
+            return _properties(model, wanted)
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _properties(data)
+            return _properties(data, wanted)
     except (OSError, ValueError):
         return {}
 
 
-def _properties(data: _Buffer) -> dict[str, str]:
+def _properties(data: _Buffer, wanted: str | None) -> dict[str, str]:
     found = {}
     for number, start, end in _fields(data, 0, len(data)):
         if number == _METADATA:
-            entry = {part: data[first:last].decode() for part, first, last in _fields(data, start, end)}
-            found[entry.get(_KEY, "")] = entry.get(_VALUE, "")
+            entry = {part: (first, last) for part, first, last in _fields(data, start, end)}
+            key, value = (slice(*entry.get(part, (0, 0))) for part in (_KEY, _VALUE))
+            name = data[key].decode()
+            if name == wanted or (wanted is None and name != CAPSULE):
+                found[name] = data[value].decode()
     return found
 
 

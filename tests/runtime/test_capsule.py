@@ -21,7 +21,6 @@ from vit_edge.runtime.capsule import (
     read_capsule,
     resize_chart,
 )
-from vit_edge.runtime.entry import read_entry
 
 from .capsules import COLOURS, capsule_for, levels, with_capsule
 from .onnx_writer import colour_model
@@ -141,32 +140,6 @@ def test_the_chart_is_the_formula_of_the_documentation() -> None:
     assert chart.dtype == np.uint8
     for y, x, channel in ((0, 0, 0), (12, 345, 1), (388, 520, 2)):
         assert chart[y, x, channel] == (x * x + (channel + 1) * y * y + 97 * x * y) // 128 % 256
-
-
-def test_an_entry_is_read_from_the_bytes_alone(tmp_path: Path) -> None:
-    """A value of any length, with any text in it, from a file as from bytes, and no session is opened for it."""
-    text = json.dumps({"text": "vit_edge.capsule ünï " + "x" * 70_000}, ensure_ascii=False)
-    data = colour_model(changed={KEY: text})
-    (tmp_path / "model.onnx").write_bytes(data)
-    for source in (data, tmp_path / "model.onnx"):
-        assert read_entry(source, KEY, "model.onnx") == text
-        assert read_entry(source, "vit_edge.classes", "model.onnx") == "3"
-        assert read_entry(source, "vit_edge.absent", "model.onnx") is None
-
-
-@pytest.mark.parametrize("length", [0, 1, 20, -1])
-def test_a_file_that_is_no_model_has_no_entries(tmp_path: Path, length: int) -> None:
-    """An empty, a cut and a foreign file all end in a sentence."""
-    data = b"\xff\xd8\xff\xe0 not a model"[:length] if length < 20 else colour_model()[:-5]
-    (tmp_path / "model.onnx").write_bytes(data)
-    for source in (data, tmp_path / "model.onnx"):
-        if source == b"":
-            assert read_entry(source, KEY, "model.onnx") is None
-        else:
-            with pytest.raises(ModelError, match=r"model\.onnx is no ONNX model, or a damaged one"):
-                read_entry(source, KEY, "model.onnx")
-    with pytest.raises(ModelError, match=r"absent\.onnx cannot be read \(No such file"):
-        read_entry(tmp_path / "absent.onnx", KEY, "absent.onnx")
 
 
 def test_the_logits_are_little_endian_floats() -> None:

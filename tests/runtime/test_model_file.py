@@ -5,7 +5,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from vit_edge.runtime.model_file import read_properties
+from vit_edge.runtime.model_file import CAPSULE, read_properties, read_property
 
 from .onnx_writer import METADATA, colour_model
 
@@ -27,6 +27,20 @@ def test_the_entries_are_those_that_a_session_gives(raw: bool, tmp_path: Path) -
     assert read_properties(model) == session_entries(model)
     assert read_properties(path) == read_properties(model)
     assert read_properties(model).items() >= ENTRIES.items()
+
+
+def test_one_entry_is_read_by_itself(tmp_path: Path) -> None:
+    """The capsule is far larger than all others together, and opening a model is not to pay for it."""
+    model = colour_model(METADATA, changed=ENTRIES | {CAPSULE: "{}"})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model)
+    for source in (model, path):
+        for key, value in ENTRIES.items():
+            assert read_property(source, key) == value
+        assert read_property(source, CAPSULE) == "{}"
+        assert CAPSULE not in read_properties(source)
+        assert read_property(source, "vit_edge.absent") is None
+    assert read_property(tmp_path / "absent.onnx", "other") is None
 
 
 def test_a_files_part_is_no_error_here(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def about(classifier: "Classifier", path: Path) -> dict[str, list[str]]:
 
 def _values(classifier: "Classifier", path: Path) -> dict[str, Any]:
     from ..runtime.capsule import KEY
-    from ..runtime.entry import read_entry
+    from ..runtime.model_file import read_property
 
-    capsule = read_entry(path, KEY, str(path))
+    capsule = read_property(path, KEY)
     metadata = classifier.metadata
     return {
         "file": str(path),
