@@ -71,6 +71,22 @@ def labelled_images(folder: str | Path, labels: Labels) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
+def images_with_classes(folder: str | Path, labels: Labels) -> tuple[Sample, ...]:
+    """Find the images of a folder, with their classes where it holds one folder per class.
+
+    Args:
+        folder: It holds one folder per class, or else images themselves, whose classes then are not known.
+        labels: The classes, as `labelled_images` takes them.
+
+    Raises:
+        DataError: As `labelled_images`, where there are folders, and where there is no image.
+    """
+    folder = _existing(folder)
+    if any(entry.is_dir() for entry in _entries(folder)):
+        return labelled_images(folder, labels)
+    return tuple(Sample(path, None) for path in list_images(folder))
+
+
 def class_folders(folder: str | Path) -> Labels:
     """Make labels of the names of a folder's folders, sorted, to train on them from scratch.
 

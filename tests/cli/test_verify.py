@@ -3,44 +3,17 @@
 import json
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from vit_edge.runtime.capsule import KEY
-from vit_edge.runtime.seal import BLANK, seal
-from vit_edge.runtime.seal import KEY as SEAL
 
+from ..resealed import resealed, swap_head
 from .command import Entry, absent, call, environment, refused
 
 
 @pytest.fixture
 def entry(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Entry:
     return Entry("verify", monkeypatch, capfd)
-
-
-def resealed(source: Path, target: Path, change: object = None, *, without_capsule: bool = False) -> Path:
-    """Change a file and seal it again, as somebody would who means it."""
-    model = onnx.load(source)
-    if callable(change):
-        change(model)
-    entries = {entry.key: entry.value for entry in model.metadata_props}
-    del entries[SEAL], model.metadata_props[:]
-    if without_capsule:
-        del entries[KEY]
-    for key, value in (*entries.items(), (SEAL, BLANK.decode())):
-        model.metadata_props.add(key=key, value=value)
-    target.write_bytes(seal(model.SerializeToString()))
-    return target
-
-
-def swap_head(model: onnx.ModelProto) -> None:
-    """Turn the weights that make the logits around, so that every class gets another's."""
-    last = max(
-        (tensor for tensor in model.graph.initializer if len(tensor.dims) == 2 and tensor.dims[-1] == 10),
-        key=lambda tensor: tensor.dims[0],
-    )
-    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last)[:, ::-1].copy(), last.name))
 
 
 def test_a_device_without_torch_says_that_it_gives_torchs_answers(digits_model: Path, tmp_path: Path) -> None:
@@ -91,7 +64,7 @@ def test_a_drift_of_the_users_own_counts(entry: Entry, digits_model: Path) -> No
 
 def test_a_file_without_a_capsule_is_refused_with_the_way_out(digits_model: Path, tmp_path: Path) -> None:
     """Nothing was compared, and that must not look like success."""
-    bare = resealed(digits_model, tmp_path / "bare.onnx", without_capsule=True)
+    bare = resealed(digits_model, tmp_path / "bare.onnx", entries={KEY: None})
     sentence = refused("verify", bare)
     assert sentence == (
         f"{bare} carries no capsule; export it anew without `--capsule 0`, or compare it on images with "

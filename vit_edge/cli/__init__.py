@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import OptionError, VitEdgeError
 from .bench import bench
 from .check import check
+from .choose import choose
 from .classify import classify
 from .compile import compile_
 from .demo import demo
@@ -37,6 +38,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     export,
     check,
     verify,
+    choose,
     classify,
     bench,
     info,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as shared
+from .device import open_classifier
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ _TITLES = {"decode": "decode", "resize": "resize", "inference": "inference", "wh
 
 def verify(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
-    provider: Annotated[str, typer.Option(help="The execution provider to verify.")] = "auto",
+    provider: shared.Provider = "auto",
+    provider_option: shared.ProviderOptions = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the model; as many as there are cores unless given.")
     ] = None,
@@ -39,10 +41,10 @@ def verify(
     """
     from ..errors import ModelError
     from ..runtime.capsule import read_capsule
-    from ..runtime.classifier import Classifier
     from ..runtime.replay import Replay, replay
 
-    with Classifier(model, provider, threads) as classifier:
+    own = shared.provider_options(provider_option)
+    with open_classifier(model, provider, threads, provider_options=own, quiet=quiet) as classifier:
         capsule = read_capsule(model, str(model))
         if capsule is None:
             raise ModelError(
