@@ -19,7 +19,7 @@ from vit_edge.runtime.preprocess import Preprocessing, preprocess
 from ..training.pictures import paint
 from .command import call
 
-SMALL = ("--image-size", "8", "--epochs", "6", "--batch-size", "8")
+SMALL = ("--image-size", "8", "--epochs", "6", "--batch-size", "8", "--augment", "shift", "--ema", "0.9")
 
 
 class Refused(Protocol):
@@ -76,7 +76,8 @@ def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
         f"validation images right (epoch {best['epoch']} of 6)\n"
     )
     assert "Reading training images: 27/27 images" in done.stderr
-    assert "Training: 6/6 epochs, loss " in done.stderr
+    assert "Training: 24/24 steps, epoch 6" in done.stderr
+    assert "training a new network of " in done.stderr
     quiet = call("train", data, "-o", tmp_path / "run", *SMALL, "--quiet", "--force")
     assert (quiet.returncode, quiet.stderr) == (0, "")
     # The same seed, a process of its own: the same numbers to the last digit.
@@ -167,3 +168,117 @@ def test_a_rate_that_is_too_high_stops_with_the_step(tmp_path: Path, refused: Re
     sentence = refused(data, "-o", tmp_path / "run", *SMALL, "--lr", "1e6")
     assert "lower the rate with --lr" in sentence
     assert "step " in sentence
+
+
+def test_a_run_leaves_all_that_one_looks_for(tmp_path: Path) -> None:
+    """Checkpoints, what was asked for, numbers, curves and events, in one folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = paint(tmp_path / "data", each=6)
+    run = tmp_path / "run"
+    assert call("train", data, "-o", run, *SMALL).returncode == 0
+    names = {path.name for path in run.iterdir()}
+    expected = {
+        "best.safetensors",
+        "last.safetensors",
+        "metrics.jsonl",
+        "config.json",
+        "curves.png",
+        "state.pt",
+    }
+    assert names == expected | {"events"}
+    config = json.loads((run / "config.json").read_text())
+    assert (config["recipe"]["augment"], config["network"]["classes"]) == ("shift", 3)
+    assert min(read_image(run / "curves.png").shape[:2]) > 200
+    events = EventAccumulator(str(run / "events"))
+    events.Reload()
+    told = [json.loads(line)["val_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = [event.value for event in events.Scalars("epoch/val_loss")]
+    np.testing.assert_allclose(logged, told, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_by_the_same_command(tmp_path: Path) -> None:
+    """Ctrl-C in the evening, --resume in the morning."""
+    data = paint(tmp_path / "data", each=6)
+    first = call("train", data, "-o", tmp_path / "run", *SMALL)
+    again = call("train", data, "-o", tmp_path / "run", *SMALL, "--resume")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "24/24" not in again.stderr  # nothing was left to do
+    changed = call("train", data, "-o", tmp_path / "run", *SMALL, "--resume", "--lr", "0.5")
+    assert changed.returncode == 1
+    assert "began with learning_rate 0.001, not 0.5" in changed.stderr
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_fine_tuned_with_its_head_or_a_new_one(tmp_path: Path) -> None:
+    """The same classes go on, others begin anew, and either is said."""
+    data = paint(tmp_path / "data", each=8)
+    assert call("train", data, "-o", tmp_path / "first", *SMALL).returncode == 0
+    best = tmp_path / "first" / "best.safetensors"
+    once = ("--epochs", "1", "--batch-size", "8", "--augment", "shift")
+    tuned = call(
+        "train", data, "-o", tmp_path / "second", "--from", best, *once, "--lr", "1e-9", "--ema", "0"
+    )
+    assert "knows all 3 classes: its head goes on" in tuned.stderr, tuned.stderr
+    before, after = (
+        load_checkpoint(path / "best.safetensors").model for path in (best.parent, tmp_path / "second")
+    )
+    np.testing.assert_allclose(after.head.weight.detach(), before.head.weight.detach(), atol=1e-6)
+    other = paint(tmp_path / "other", each=8, names=("red", "blue"))
+    (other / "blue").rename(other / "sky")
+    probe = call("train", other, "-o", tmp_path / "third", "--from", best, "--freeze", *once)
+    assert "was trained on 3 other classes: it gets a new head for 2" in probe.stderr, probe.stderr
+    kept = load_checkpoint(tmp_path / "third" / "last.safetensors").model
+    assert kept.config.classes == 2
+    name = "blocks.0.mlp.fc1.weight"
+    np.testing.assert_array_equal(kept.state_dict()[name], before.state_dict()[name])
+
+
+@pytest.mark.slow
+def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
+    """Distillation and quantization-aware training are what a user adds to the same command."""
+    data = paint(tmp_path / "data", each=8)
+    assert call("train", data, "-o", tmp_path / "first", *SMALL).returncode == 0
+    best = tmp_path / "first" / "best.safetensors"
+    taught = call(
+        "train",
+        data,
+        "-o",
+        tmp_path / "student",
+        *SMALL,
+        "--teacher",
+        best,
+        "--distillation-token",
+        *("--distillation", "hard"),
+    )
+    assert taught.returncode == 0, taught.stderr
+    assert load_checkpoint(tmp_path / "student" / "best.safetensors").config.distilled
+    once = ("--epochs", "2", "--batch-size", "8", "--augment", "shift")
+    tuned = call("train", data, "-o", tmp_path / "qat", "--from", best, "--qat", *once)
+    assert tuned.returncode == 0, tuned.stderr
+    config = json.loads((tmp_path / "qat" / "config.json").read_text())
+    assert config["recipe"]["quantize"] is True
+    stranger = paint(tmp_path / "other", each=4, names=("red", "blue"))
+    (stranger / "blue").rename(stranger / "sky")
+    refused = call("train", stranger, "-o", tmp_path / "no", *SMALL, "--teacher", best)
+    assert refused.returncode == 1
+    assert "the teacher does not know 'sky'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--freeze",), "give one with --from"),
+        (("--from", "x", "--model", "vit_mini_patch4_32"), "leave out --model"),
+        (("--augment", "loud"), "expected the augment to be one of shift, trivial, rand, none, got 'loud'"),
+        (("--precision", "float8"), "expected the precision to be one of float32, bf16"),
+        (("--ema", "1"), "expected the ema to be from 0 to below 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, refused: Refused, options: tuple[str, ...], sentence: str
+) -> None:
+    """Each is a wish that nothing could grant."""
+    data = paint(tmp_path / "data", each=2)
+    assert sentence in refused(data, "-o", tmp_path / "run", *options, status=2)

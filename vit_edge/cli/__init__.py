@@ -60,6 +60,8 @@ _EXTRAS = {
     "onnxsim": "export",
     "safetensors": "export",
     "torch": "export",
+    "torchvision": "train",
+    "accelerate": "train",
     "sklearn": "demo",
     "starlette": "page",
     "uvicorn": "page",

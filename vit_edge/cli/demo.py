@@ -55,7 +55,20 @@ def demo(
     checkpoint = run / "best.safetensors"
 
     typer.echo("\n1. Train a mini Vision Transformer from scratch. It sees the images at 16x16 pixels.")
-    _call("train", train, "-o", run, "--image-size", 16, "--epochs", epochs, "--batch-size", 32)
+    _call(
+        "train",
+        train,
+        "-o",
+        run,
+        "--image-size",
+        16,
+        "--epochs",
+        epochs,
+        "--batch-size",
+        32,
+        "--augment",
+        "shift",
+    )
     typer.echo("\n2. Turn it into one INT8 file that carries all that a device needs, checked step by step.")
     _call("export", checkpoint, "-o", model, "--calibrate", calibrate, "--check", test)
     typer.echo("\n3. Compare the file with the network that it came from, on images it was not trained on.")

@@ -1,13 +1,15 @@
 """``vit-edge train``: from a folder of images to a checkpoint."""
 
+import datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ModelError, OptionError
-from .options import Quiet
-from .progress import progress
+from . import options as shared
+from .progress import note, progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,101 +17,352 @@ if TYPE_CHECKING:
     from ..data import Sample
     from ..runtime.labels import Labels
     from ..runtime.preprocess import Preprocessing
-    from ..training import Decoded, ImageSet
+    from ..training import Decoded, ImageSet, Processes, Start, Step, Teacher
+
+# What works where nothing is said: a new network, one that is fine-tuned, and a head alone on frozen features.
+_SCRATCH: dict[str, Any] = {
+    "epochs": 50,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "mixup": 0.2,
+    "drop_path": 0.05,
+    "layer_decay": 1.0,
+    "ema": 0.999,
+}
+_TUNED = _SCRATCH | {
+    "epochs": 10,
+    "learning_rate": 2e-4,
+    "mixup": 0.0,
+    "layer_decay": 0.75,
+    "ema": 0.99,
+}
+_FROZEN = _TUNED | {"learning_rate": 3e-3, "weight_decay": 0.0, "drop_path": 0.0, "layer_decay": 1.0}
+
+_BY_START = "depends on --from and --freeze"
+
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the training images.", show_default="50; 10 with --from")
+]
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="A folder that holds one folder of images per class.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The run's folder: best.safetensors and metrics.jsonl.")
+        Path,
+        typer.Option("--output", "-o", help="The run's folder: checkpoints, metrics, curves, and its state."),
     ],
     model: Annotated[
-        str, typer.Option(help="A name that `vit-edge models` lists; trained from scratch.")
-    ] = "vit_mini_patch4_32",
+        str | None,
+        typer.Option(
+            help="A name that `vit-edge models` lists; trained from scratch.",
+            show_default="vit_mini_patch4_32",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="A checkpoint to fine-tune: a file, a folder, timm:NAME or hf:REPO."),
+    ] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone (a linear probe).")] = False,
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels of what the network sees.", show_default="the model's")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 50,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 64,
-    lr: Annotated[float, typer.Option(help="The highest learning rate of AdamW.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of weights; biases, norms, positions keep 0.")] = 0.05,
+    epochs: Epochs = None,
+    batch_size: Annotated[int, typer.Option(help="Images per step, on all devices together.")] = 64,
+    lr: Annotated[
+        float | None, typer.Option(help="The highest learning rate of AdamW.", show_default=_BY_START)
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Of weights; biases, norms, positions keep 0.", show_default="0.05; 0 with --freeze"
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="The share of the rate from each block to the one before it.",
+            show_default="1; 0.75 with --from",
+        ),
+    ] = None,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.1,
+    label_smoothing: Annotated[float, typer.Option(help="What the right class gives up to all.")] = 0.1,
+    clip_norm: Annotated[float, typer.Option(help="The gradient's largest norm.")] = 1.0,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="Changes to images: trivial (TrivialAugment), rand (RandAugment), shift (small moves; for digits, "
+            "text and signs) or none."
+        ),
+    ] = "trivial",
+    magnitude: Annotated[int, typer.Option(help="RandAugment's, 0 to 30.")] = 9,
+    crop_scale: Annotated[
+        float, typer.Option(help="The least share of its area that a random crop keeps.")
+    ] = 0.6,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror half of the images; wrong for digits, text and signs.")
+    ] = False,
+    erasing: Annotated[float, typer.Option(help="Share of images with a random rectangle erased.")] = 0.0,
+    mixup: Annotated[
+        float | None, typer.Option(help="MixUp's alpha; 0 mixes nothing.", show_default="0.2; 0 with --from")
+    ] = None,
+    cutmix: Annotated[float, typer.Option(help="CutMix's alpha; 0 mixes nothing.")] = 0.0,
+    drop_path: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of branches that the last block leaves out.", show_default="0.05; 0 with --freeze"
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            help="What the moving average of the weights keeps of itself in a step; 0 goes without.",
+            show_default="0.999; 0.99 with --from",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A checkpoint whose answers are learned (distillation).")
+    ] = None,
+    distillation: Annotated[
+        str, typer.Option(help="soft: the teacher's probabilities; hard: its first answer.")
+    ] = "soft",
+    distillation_weight: Annotated[float, typer.Option(help="The teacher's share of the loss.")] = 0.5,
+    temperature: Annotated[
+        float, typer.Option(help="What softens probabilities for soft distillation.")
+    ] = 3.0,
+    distillation_token: Annotated[
+        bool,
+        typer.Option("--distillation-token", help="Give the network DeiT's token and head for the teacher."),
+    ] = False,
+    qat: Annotated[
+        bool,
+        typer.Option(
+            "--qat", help="Train with the quantizers of a static INT8 export in place; with --from."
+        ),
+    ] = False,
+    precision: Annotated[str, typer.Option(help="float32, or bf16 on devices that have it.")] = "float32",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.")
+    ] = False,
     val: Annotated[
         Path | None,
         typer.Option(help="Images to validate on, one folder per class.", show_default="a share of DATA"),
     ] = None,
     val_share: Annotated[float, typer.Option(help="The share of each class to validate on.")] = 0.1,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Mirror half of the images; wrong for digits, text and signs.")
-    ] = False,
     mean: Annotated[
-        str, typer.Option(help="Taken off pixels scaled to 0..1: one number or RED/GREEN/BLUE.")
-    ] = "0.5",
-    std: Annotated[str, typer.Option(help="What is left is divided by it: likewise.")] = "0.5",
+        str | None,
+        typer.Option(
+            help="Taken off pixels scaled to 0..1: one number or RED/GREEN/BLUE.",
+            show_default="0.5; the checkpoint's with --from",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="What is left is divided by it: likewise.", show_default="likewise")
+    ] = None,
+    heads: shared.Heads = None,
+    labels: shared.Labels = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that load images.", show_default="by the images")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all chance: the same seed, the same weights.")] = 0,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave images that cannot be read out.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped: the same command, and this.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a run that is there.")] = False,
-    quiet: Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
-    """Train a Vision Transformer on a folder of images.
+    """Train or fine-tune a Vision Transformer on a folder of images.
 
     Images are resized (bicubic) so that their short side is the image size, cropped at the centre and
     normalised; all of this is stored in the checkpoint, with the labels, and the device will do the same.
-    The best epoch on the validation images is kept.
+    The best epoch on the validation images is kept. Several devices or machines: start it with `torchrun` or
+    `accelerate launch`, as in `torchrun --nproc-per-node 2 -m vit_edge train DATA -o RUN`.
     """
     # First, for where torch is missing, its extra brings all the rest as well.
-    from ..training import BEST, Recipe, check_apart, check_memory, fit, new_model, open_run, split
+    from ..training import (
+        BEST,
+        Processes,
+        Recipe,
+        Report,
+        best_epoch,
+        check_apart,
+        check_memory,
+        fit,
+        open_run,
+        split,
+        write_config,
+    )
 
+    if freeze and start is None:
+        raise OptionError("--freeze trains a head on the features of a checkpoint; give one with --from")
+    if start is not None and model is not None:
+        raise OptionError("--from brings its own sizes; leave out --model")
+    usual = _FROZEN if freeze else _SCRATCH if start is None else _TUNED
+    given = {
+        "epochs": epochs,
+        "learning_rate": lr,
+        "weight_decay": weight_decay,
+        "layer_decay": layer_decay,
+        "mixup": mixup,
+        "drop_path": drop_path,
+        "ema": ema,
+    }
     recipe = Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=lr,
-        weight_decay=weight_decay,
-        flip=flip,
-        seed=seed,
+        **usual
+        | {name: value for name, value in given.items() if value is not None}
+        | {
+            "batch_size": batch_size,
+            "warmup": warmup,
+            "label_smoothing": label_smoothing,
+            "clip_norm": clip_norm,
+            "augment": augment,
+            "magnitude": magnitude,
+            "crop_scale": crop_scale,
+            "flip": flip,
+            "erasing": erasing,
+            "cutmix": cutmix,
+            "freeze": freeze,
+            "distillation": "none" if teacher is None else distillation,
+            "distillation_weight": distillation_weight,
+            "temperature": temperature,
+            "quantize": qat,
+            "precision": precision,
+            "compile": compile_,
+            "seed": seed,
+        }
     )
 
     from ..data import class_folders, labelled_images
-    from ..models import named
-    from ..runtime.preprocess import Preprocessing
 
-    labels = class_folders(data)
-    config = named(model, classes=len(labels), image_size=image_size)
-    height, width = config.image_size
-    size = f"resize={min(height, width)},crop={height}x{width}"
-    try:
-        preprocessing = Preprocessing.parse(f"{size},interpolation=bicubic,mean={mean},std={std}")
-    except ModelError as error:
-        raise OptionError(str(error)) from error
-    samples = labelled_images(data, labels)
+    classes = class_folders(data)
+    begun = _start(
+        start,
+        model or "vit_mini_patch4_32",
+        classes,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        heads=heads,
+        labels=labels,
+        distilled=distillation_token,
+        seed=seed,
+    )
+    preprocessing = begun.preprocessing
+    samples = labelled_images(data, classes)
     if val is None:
-        training, validation = split(samples, labels, share=val_share, seed=seed)
+        training, validation = split(samples, classes, share=val_share, seed=seed)
     else:
-        training, validation = samples, labelled_images(val, labels)
+        training, validation = samples, labelled_images(val, classes)
         check_apart(training, validation)
     check_memory(len(training) + len(validation), preprocessing)
-    run = open_run(output, force=force)
+    run = open_run(output, force=force, resume=resume)
+    processes = Processes()
+    quiet = quiet or not processes.first
+    note(f"training {begun.told}", quiet=quiet)
+    learned = None if teacher is None else _teacher(teacher, classes, processes)
     training_set, validation_set = (
-        _read(part, what, labels, preprocessing, skip_broken=skip_broken, quiet=quiet)
+        _read(part, what, classes, preprocessing, skip_broken=skip_broken, quiet=quiet)
         for part, what in ((training, "training"), (validation, "validation"))
     )
-    best = 0.0
-    chosen = 0
-    with progress("Training", total=epochs, unit="epochs", quiet=quiet) as advance:
-        network = new_model(config, seed=seed)
-        for epoch in fit(network, training_set, validation_set, labels=labels, recipe=recipe, run=run):
-            if epoch.best:
-                best, chosen = epoch.val_accuracy, epoch.epoch
-            advance(
-                1,
-                note=f"loss {epoch.loss:.3f}, accuracy {100 * epoch.val_accuracy:.1f} %, "
-                f"{epoch.images_per_second:.0f} images/s",
-            )
-    typer.echo(
-        f"{run / BEST}: {100 * best:.1f} % of {len(validation_set)} validation images right "
-        f"(epoch {chosen} of {epochs})"
+    if processes.first:
+        sizes = begun.model.config.to_dict()
+        write_config(run, {"recipe": recipe.to_dict(), "network": sizes, "data": str(data), "from": start})
+    done = 0
+    steps = recipe.epochs * -(-len(training_set) // recipe.batch_size)
+    with progress("Training", total=steps, unit="steps", quiet=quiet) as advance, Report(run) as report:
+
+        def on_step(step: "Step") -> None:
+            nonlocal done
+            advance(step.step - done, note=_told(step))
+            done = step.step
+            if processes.first:
+                report.step(step)
+
+        for epoch in fit(
+            begun.model,
+            training_set,
+            validation_set,
+            labels=classes,
+            recipe=recipe,
+            run=run,
+            teacher=learned,
+            processes=processes,
+            workers=_WORKERS if workers is None and augment != "shift" else workers or 0,
+            resume=resume,
+            on_step=on_step,
+        ):
+            if processes.first:
+                report.epoch(epoch)
+                advance(0, note=f"epoch {epoch.epoch}: accuracy {100 * epoch.val_accuracy:.1f} %")
+    if processes.first:
+        best = best_epoch(run)
+        typer.echo(
+            f"{run / BEST}: {100 * best['val_accuracy']:.1f} % of {len(validation_set)} validation images right "
+            f"(epoch {best['epoch']} of {recipe.epochs})"
+        )
+
+
+# Beside the process that trains; more would take its cores on a small machine.
+_WORKERS = 2
+
+
+def _told(step: "Step") -> str:
+    left = datetime.timedelta(seconds=round(step.seconds_left))
+    return (
+        f"epoch {step.epoch}, loss {step.loss:.3f}, rate {step.learning_rate:.1e}, "
+        f"{step.images_per_second:.0f} images/s, {left} left"
     )
+
+
+def _start(
+    source: str | None,
+    model: str,
+    classes: "Labels",
+    *,
+    image_size: int | None,
+    mean: str | None,
+    std: str | None,
+    heads: int | None,
+    labels: Path | None,
+    distilled: bool,
+    seed: int,
+) -> "Start":
+    from ..models import named
+    from ..runtime.labels import Labels
+    from ..runtime.preprocess import Preprocessing
+    from ..training import open_start, start_from, start_new
+
+    try:
+        if source is not None:
+            known = None if labels is None else Labels.read(labels)
+            checkpoint, preprocessing = open_start(
+                source, image_size=image_size, mean=mean, std=std, heads=heads, labels=known
+            )
+            return start_from(checkpoint, classes, preprocessing, seed=seed, distilled=distilled)
+        config = replace(named(model, classes=len(classes), image_size=image_size), distilled=distilled)
+        height, width = config.image_size
+        size = f"resize={min(height, width)},crop={height}x{width}"
+        colours = f"mean={mean or '0.5'},std={std or '0.5'}"
+        preprocessing = Preprocessing.parse(f"{size},interpolation=bicubic,{colours}")
+    except ModelError as error:
+        raise OptionError(str(error)) from error
+    return start_new(config, preprocessing, seed=seed)
+
+
+def _teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher":
+    from ..checkpoint import load_checkpoint
+    from ..training import Teacher, class_places
+
+    checkpoint = load_checkpoint(source)
+    if checkpoint.labels is None or checkpoint.preprocessing is None:
+        raise OptionError(
+            f"the teacher {source} does not say its labels and preprocessing; give a checkpoint that vit-edge, timm or "
+            "transformers saved, as `vit-edge train --from` makes one"
+        )
+    places = class_places(checkpoint.labels, classes)
+    return Teacher(checkpoint.model.to(processes.device), checkpoint.preprocessing, places)
 
 
 def _read(

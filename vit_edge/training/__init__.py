@@ -2,26 +2,41 @@
 
 from .fit import Epoch, Step, evaluate, fit, new_model
 from .images import Decoded, ImageSet, check_apart, check_classes, check_memory, decode, gather
+from .processes import Processes
 from .recipe import Recipe
-from .run import BEST, METRICS, open_run
+from .report import Report
+from .run import BEST, LAST, METRICS, best_epoch, open_run, write_config
 from .split import split
+from .start import Start, open_start, start_from, start_new
+from .teacher import Teacher, class_places
 
 __all__ = [
     "BEST",
+    "LAST",
     "METRICS",
     "Decoded",
     "Epoch",
     "ImageSet",
+    "Processes",
     "Recipe",
+    "Report",
+    "Start",
     "Step",
+    "Teacher",
+    "best_epoch",
     "check_apart",
     "check_classes",
     "check_memory",
+    "class_places",
     "decode",
     "evaluate",
     "fit",
     "gather",
     "new_model",
     "open_run",
+    "open_start",
     "split",
+    "start_from",
+    "start_new",
+    "write_config",
 ]

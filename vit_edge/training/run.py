@@ -90,6 +90,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return epochs
 
 
+def best_epoch(folder: Path) -> dict[str, Any]:
+    """Give what is recorded of the epoch whose weights are in `BEST`."""
+    return max(read_metrics(folder), key=lambda line: (line["val_accuracy"], -line["val_loss"]))
+
+
 def trim(folder: Path, epochs: int) -> None:
     """Keep the lines of the first epochs only: those after the state that a run goes on from are made again.
 
