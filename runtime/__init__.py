@@ -5,24 +5,40 @@ The folder works by itself: copied into another application, under any name, it 
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import ImageError, ModelError, ProviderError, SourceError, VitEdgeError
+from .errors import (
+    ImageError,
+    ModelError,
+    ProviderError,
+    SinkError,
+    SourceError,
+    VitEdgeError,
+    WatchError,
+)
 from .labels import Label, Labels
 
 if TYPE_CHECKING:
+    from .answer import Answer
     from .classifier import Classifier, Prediction, Score
     from .compile import Compiled, compile_model
     from .frame import Frame
+    from .loop import Watch, watch
     from .metadata import Metadata
     from .preprocess import Preprocessing
+    from .sinks import Fan, GrabSink, JsonSink, RecordSink, Sink, TextSink, WindowSink
     from .sources import Capture, Gap, Source, open_source
+    from .summary import Summary
 
 __all__ = [
+    "Answer",
     "Capture",
     "Classifier",
     "Compiled",
+    "Fan",
     "Frame",
     "Gap",
+    "GrabSink",
     "ImageError",
+    "JsonSink",
     "Label",
     "Labels",
     "Metadata",
@@ -30,16 +46,30 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "ProviderError",
+    "RecordSink",
     "Score",
+    "Sink",
+    "SinkError",
     "Source",
     "SourceError",
+    "Summary",
+    "TextSink",
     "VitEdgeError",
+    "Watch",
+    "WatchError",
+    "WindowSink",
     "compile_model",
     "open_source",
+    "watch",
 ]
 
 # These need ONNX Runtime or OpenCV, which the command line's help does without.
 _HOMES = {
+    "Answer": "answer",
+    "Watch": "loop",
+    "watch": "loop",
+    "Summary": "summary",
+    **dict.fromkeys(("Fan", "GrabSink", "JsonSink", "RecordSink", "Sink", "TextSink", "WindowSink"), "sinks"),
     "Classifier": "classifier",
     "Prediction": "classifier",
     "Score": "classifier",

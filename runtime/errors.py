@@ -19,3 +19,11 @@ class ProviderError(VitEdgeError):
 
 class SourceError(VitEdgeError):
     """A camera, stream, video or folder that is absent, busy or forbidden, or that gives no pictures."""
+
+
+class WatchError(VitEdgeError):
+    """Options of a loop that are out of range or do not go together."""
+
+
+class SinkError(VitEdgeError):
+    """A window, recording or other output that cannot be opened, or can no longer be written."""

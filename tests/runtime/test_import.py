@@ -113,12 +113,16 @@ def test_no_module_imports_more_than_a_device_has() -> None:
 def test_the_public_names_are_these() -> None:
     """All else is free to change; a name that goes or comes here is a change for users."""
     assert vit_edge.runtime.__all__ == [
+        "Answer",
         "Capture",
         "Classifier",
         "Compiled",
+        "Fan",
         "Frame",
         "Gap",
+        "GrabSink",
         "ImageError",
+        "JsonSink",
         "Label",
         "Labels",
         "Metadata",
@@ -126,12 +130,21 @@ def test_the_public_names_are_these() -> None:
         "Prediction",
         "Preprocessing",
         "ProviderError",
+        "RecordSink",
         "Score",
+        "Sink",
+        "SinkError",
         "Source",
         "SourceError",
+        "Summary",
+        "TextSink",
         "VitEdgeError",
+        "Watch",
+        "WatchError",
+        "WindowSink",
         "compile_model",
         "open_source",
+        "watch",
     ]
     for name in vit_edge.runtime.__all__:
         assert getattr(vit_edge.runtime, name).__name__ == name

@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import OptionError, VitEdgeError
 from .bench import bench
+from .camera import camera
 from .check import check
 from .choose import choose
 from .classify import classify
@@ -40,6 +41,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
     verify,
     choose,
     classify,
+    camera,
     bench,
     info,
     models,

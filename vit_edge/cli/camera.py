@@ -1,0 +1,291 @@
+"""``vit-edge camera``: a webcam, a video or a stream, classified without lag."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from ..errors import OptionError
+from . import options as shared
+from .progress import note
+
+if TYPE_CHECKING:
+    from ..runtime.loop import Watch
+    from ..runtime.sinks import Fan, Sink
+    from ..runtime.sources import Source
+
+# How often a window answers its user, and a signal is looked for, while no answer comes.
+_GLANCE_S = 0.05
+
+# Windows knows no SIGHUP, which is what a terminal says when it is closed.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def camera(
+    model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A camera's number or device, an address (rtsp://, http://), a video, a folder or glob of images, or "
+            "- for images on standard input."
+        ),
+    ] = "0",
+    window: Annotated[
+        bool | None,
+        typer.Option(
+            "--window/--no-window", help="Show the answers in a window.  [default: where there is a screen]"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a frame.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VIDEO", help="Record the annotated frames into a video (.mp4, .mov, .mkv, .avi)."
+        ),
+    ] = None,
+    grab: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Save a frame now and then, and all the unsure ones, to calibrate or train with.",
+        ),
+    ] = None,
+    grab_every: Annotated[
+        float, typer.Option(metavar="S", help="Seconds from one saved frame to the next.")
+    ] = 60.0,
+    grab_most: Annotated[
+        int, typer.Option(min=1, metavar="COUNT", help="How many frames the folder may hold, at most 2 GB.")
+    ] = 2000,
+    max_age: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="How old an answer may be: whatever else there is to do is shed to hold it, and where that isn't "
+            "enough, it is said.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="HZ", help="Classify at most so many frames a second.")
+    ] = None,
+    still: Annotated[
+        bool, typer.Option("--still", help="Spare the model while the scene stands still.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Take each frame by itself, without steadying.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="A less probable answer is `unknown`.  [default: what the file says]"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes each answer holds.")] = 5,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="The camera's picture, as in 1280x720.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="The camera's frames a second.")] = None,
+    fourcc: Annotated[
+        str | None, typer.Option(help="The four letters of the camera's format, as in MJPG.")
+    ] = None,
+    reconnect: Annotated[bool, typer.Option(help="Open a camera or stream that goes away again.")] = True,
+    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
+    ] = None,
+    spin: Annotated[
+        bool,
+        typer.Option(
+            "--spin", help="Let waiting threads keep their cores busy, which can save a millisecond."
+        ),
+    ] = False,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Classify a webcam, a video or a stream, without lag.
+
+    Of a camera or stream the newest frame is classified, of a file every frame. Ctrl-C ends it, finishes the recording
+    and prints a summary; so does SIGTERM. The exit status is then 0 for a camera or stream, which has no other end, and
+    as usual for the signal (130, 143) for a file, which has.
+    """
+    from ..runtime.classifier import Classifier
+    from ..runtime.loop import STEADY_S, watch
+    from ..runtime.sinks import Fan
+    from ..runtime.sources import Capture, open_source
+
+    stop, live = _Stop(), False
+    with ExitStack() as stack:
+        stack.enter_context(_notes(quiet=quiet))
+        stack.enter_context(stop)
+        classifier = stack.enter_context(Classifier(model, provider, threads, spinning=spin))
+        capture = Capture(size=_size(size), fps=fps, fourcc=fourcc, reconnect=reconnect)
+        opened = stack.enter_context(open_source(source, capture=capture))
+        live = opened.live
+        answers = watch(
+            classifier,
+            opened,
+            top=top,
+            threshold=threshold,
+            steady_s=0.0 if raw else STEADY_S,
+            max_age_ms=max_age,
+            rate_hz=rate,
+            still=still,
+        )
+        sinks = list(
+            _sinks(
+                opened,
+                stack,
+                window=window,
+                as_json=as_json,
+                record=record,
+                record_fps=min(rate, 25.0) if rate is not None else None,
+                grab=grab,
+                grab_every=grab_every,
+                grab_most=grab_most,
+                title=f"{model.name} - {opened.name}",
+                quiet=quiet,
+            )
+        )
+        try:
+            with Fan(sinks, relief=lambda: answers.relief) as fan:
+                stop.calls(fan.hurry)
+                with answers:
+                    _loop(answers, fan, stop)
+        finally:
+            note(f"{opened.name}: {answers.summary}", quiet=quiet)
+    if stop.number is not None and not live:
+        raise typer.Exit(128 + stop.number)
+
+
+def _loop(answers: "Watch", fan: "Fan", stop: "_Stop") -> None:
+    while stop.number is None:
+        try:
+            answer = answers.wait(_GLANCE_S)
+        except StopIteration:
+            return
+        if not (fan.idle() if answer is None else fan.show(answer)):
+            return
+
+
+def _sinks(
+    source: "Source",
+    stack: ExitStack,
+    *,
+    window: bool | None,
+    as_json: bool,
+    record: Path | None,
+    record_fps: float | None,
+    grab: Path | None,
+    grab_every: float,
+    grab_most: int,
+    title: str,
+    quiet: bool,
+) -> "Iterator[Sink]":
+    """Make the outputs that were asked for; what cannot be had is said, and left out.
+
+    Raises:
+        SinkError: An option is out of range.
+    """
+    from ..runtime.sinks import GrabSink, JsonSink, RecordSink, TextSink, WindowSink
+    from ..runtime.sinks.window import why_no_window
+
+    shown = False
+    if window is not False:
+        if (reason := why_no_window()) is None:
+            shown = True
+            yield WindowSink(title)
+        else:
+            note(f"no window: {reason}", quiet=quiet and window is None)
+    if as_json:
+        yield JsonSink(stack.enter_context(_stdout()), live=source.live)
+    elif not shown and not quiet:
+        yield TextSink(stack.enter_context(_stdout()), live=source.live)
+    if record is not None:
+        yield RecordSink(record, fps=record_fps if source.live else source.fps, live=source.live)
+    if grab is not None:
+        yield GrabSink(grab, live=source.live, every_s=grab_every, most_files=grab_most)
+
+
+@contextmanager
+def _stdout() -> Iterator[BinaryIO]:
+    """Give standard output without a buffer: what is stuck in one would hinder the end of the program."""
+    if sys.stdout is None:
+        raise OptionError("standard output is closed; leave it open, or ask for other outputs")
+    sys.stdout.flush()
+    with open(os.dup(sys.stdout.fileno()), "wb", buffering=0) as stream:  # noqa: PTH123  a descriptor
+        yield stream
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, times, height = text.lower().partition("x")
+    if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise OptionError(f"expected a size as WIDTHxHEIGHT, as in 1280x720, got {text!r}")
+    return int(width), int(height)
+
+
+class _StoppedError(BaseException):
+    """A signal came before there was a loop to end."""
+
+
+class _Stop:
+    """Notes that a signal asked to stop; a second one has its usual effect."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._looping = False
+        self._hurry: Callable[[], None] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        # What is ignored stays so, as after nohup.
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in heard}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._restore()
+        return kind is _StoppedError
+
+    def calls(self, hurry: Callable[[], None]) -> None:
+        """Name what to call when a signal comes; from then on, the loop looks at `number` by itself."""
+        self._hurry, self._looping = hurry, True
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        import threading
+
+        self._restore()
+        self.number = number
+        if not self._looping:
+            raise _StoppedError
+        if self._hurry is not None:
+            # In a thread: what the signal interrupted may hold the lock.
+            threading.Thread(target=self._hurry, daemon=True).start()
+
+    def _restore(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+
+@contextmanager
+def _notes(*, quiet: bool) -> Iterator[None]:
+    """Print what the runtime logs, as lines on stderr."""
+    logger = logging.getLogger("vit_edge.runtime")
+    handler = _Handler(logging.ERROR if quiet else logging.WARNING)
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
