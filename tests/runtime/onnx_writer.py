@@ -5,6 +5,7 @@ Of ONNX's protobuf schema (onnx.proto3) it knows the fields that these graphs ne
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ def colour_model(
     changed: Entries | None = None,
     without: tuple[str, ...] = (),
     raw: bool = False,
-    **graph: int,
+    **graph: Any,
 ) -> bytes:
     """Make a sealed model file that names the colour of a picture.
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # How often a window answers its user, and a signal is looked for, while no answer comes.
 _GLANCE_S = 0.05
 
+# How long a loop that was told to stop may wait for a slow reader of its answers.
+_PATIENCE_S = 0.3
+
 # Windows knows no SIGHUP, which is what a terminal says when it is closed.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -264,8 +267,10 @@ class _Stop:
         if not self._looping:
             raise _StoppedError
         if self._hurry is not None:
-            # In a thread: what the signal interrupted may hold the lock.
-            threading.Thread(target=self._hurry, daemon=True).start()
+            # In a thread, since what the signal interrupted may hold the lock; and only if the loop doesn't end soon.
+            timer = threading.Timer(_PATIENCE_S, self._hurry)
+            timer.daemon = True
+            timer.start()
 
     def _restore(self) -> None:
         for number, before in self._before.items():
