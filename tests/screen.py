@@ -19,11 +19,14 @@ _CLIENT_MESSAGE, _KEY_PRESS, _KEY_RELEASE, _Z_PIXMAP = 33, 2, 3, 2
 
 @contextmanager
 def screen(width: int = 1024, height: int = 768) -> Iterator["Screen"]:
-    """Start Xvfb; a test skips where it is missing."""
-    program = shutil.which("Xvfb")
+    """Start Xvfb with a window manager; a test skips where they are missing.
+
+    Without a window manager, which every desktop has, Qt sometimes never paints a window (seen with 5.15).
+    """
+    program, manager = shutil.which("Xvfb"), shutil.which("openbox")
     library = ctypes.util.find_library("X11")
-    if program is None or library is None:
-        pytest.skip("needs Debian's xvfb and libx11-6 for a screen")
+    if program is None or manager is None or library is None:
+        pytest.skip("needs Debian's xvfb, openbox and libx11-6 for a screen")
     ours, theirs = os.pipe()
     process = subprocess.Popen(
         [program, "-displayfd", str(theirs), "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"],
@@ -31,13 +34,21 @@ def screen(width: int = 1024, height: int = 768) -> Iterator["Screen"]:
         stderr=subprocess.DEVNULL,
     )
     os.close(theirs)
+    processes = [process]
     try:
         with os.fdopen(ours) as numbers:
             name = f":{int(numbers.readline())}"
-        yield Screen(name, ctypes.CDLL(library))
+        shown = Screen(name, ctypes.CDLL(library))
+        environment = os.environ | {"DISPLAY": name}
+        processes.append(
+            subprocess.Popen([manager], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+        shown.wait_for_manager()
+        yield shown
     finally:
-        process.terminate()
-        process.wait()
+        for started in reversed(processes):
+            started.terminate()
+            started.wait()
 
 
 class Screen:
@@ -53,6 +64,7 @@ class Screen:
         self._x.XOpenDisplay.restype = ctypes.c_void_p
         self._x.XDefaultRootWindow.restype = ctypes.c_ulong
         self._x.XInternAtom.restype = ctypes.c_ulong
+        self._x.XListProperties.restype = ctypes.c_void_p
         self._x.XGetImage.restype = ctypes.POINTER(_Image)
         # A window that is gone meanwhile is no reason to end the program, which is what Xlib does.
         self._forgive = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: 0)
@@ -61,11 +73,23 @@ class Screen:
         assert self._display.value
         self._root = ctypes.c_ulong(self._x.XDefaultRootWindow(self._display))
 
+    def wait_for_manager(self, timeout_s: float = 20.0) -> None:
+        """Wait until a window manager says that it is there (EWMH, _NET_SUPPORTING_WM_CHECK)."""
+        until = time.monotonic() + timeout_s
+        count = ctypes.c_int()
+        while time.monotonic() < until:
+            found = self._x.XListProperties(self._display, self._root, ctypes.byref(count))
+            atoms = ctypes.cast(found, ctypes.POINTER(ctypes.c_ulong))
+            if self._atom("_NET_SUPPORTING_WM_CHECK") in [atoms[place] for place in range(count.value)]:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"no window manager on {self.name}")
+
     def window(self, title: str, *, timeout_s: float = 30.0) -> int:
         """Wait for a window whose title holds *title*, and give its number."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            for window in self._children():
+            for window in self._below(self._root.value):
                 if title in self._title(window):
                     return window
             time.sleep(0.05)
@@ -88,15 +112,26 @@ class Screen:
             event = _Key(type=kind, window=window, root=self._root.value, keycode=code, same_screen=1)
             self._send(window, event, kind - 1)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """Take a picture of the screen: (height, width, 3) uint8 RGB."""
-        width = self._x.XDisplayWidth(self._display, 0)
-        height = self._x.XDisplayHeight(self._display, 0)
+    def picture(self, window: int) -> NDArray[np.uint8]:
+        """Take a picture of what a window shows: (height, width, 3) uint8 RGB; without rows while it shows nothing."""
+        root, sides = ctypes.c_ulong(), [ctypes.c_uint() for _ in range(4)]
+        corner = ctypes.c_int(), ctypes.c_int()
+        self._x.XGetGeometry(
+            self._display,
+            ctypes.c_ulong(window),
+            *(ctypes.byref(value) for value in (root, *corner, *sides)),
+        )
+        width, height = sides[0].value, sides[1].value
         planes = ctypes.c_ulong(0xFFFFFFFF)
-        image = self._x.XGetImage(self._display, self._root, 0, 0, width, height, planes, _Z_PIXMAP)
+        image = self._x.XGetImage(
+            self._display, ctypes.c_ulong(window), 0, 0, width, height, planes, _Z_PIXMAP
+        )
+        if not image or not height:
+            return np.zeros((0, 0, 3), np.uint8)
         found = image.contents
         data = ctypes.string_at(found.data, found.bytes_per_line * height)
-        rows = np.frombuffer(data, np.uint8).reshape(height, found.bytes_per_line)[:, : 4 * width]
+        self._x.XDestroyImage(image)
+        rows = np.frombuffer(data, np.uint8).reshape(height, -1)[:, : 4 * width]
         return np.ascontiguousarray(rows.reshape(height, width, 4)[..., 2::-1])
 
     def _send(self, window: int, event: ctypes.Structure, mask: int) -> None:
@@ -108,18 +143,15 @@ class Screen:
     def _atom(self, name: str) -> int:
         return int(self._x.XInternAtom(self._display, name.encode(), 0))
 
-    def _children(self) -> list[int]:
+    def _below(self, window: int) -> list[int]:
+        """Give all windows within one: the manager puts a window into its frame."""
         root, parent, count = ctypes.c_ulong(), ctypes.c_ulong(), ctypes.c_uint()
         children = ctypes.POINTER(ctypes.c_ulong)()
-        self._x.XQueryTree(
-            self._display,
-            self._root,
-            ctypes.byref(root),
-            ctypes.byref(parent),
-            ctypes.byref(children),
-            ctypes.byref(count),
-        )
-        return [children[place] for place in range(count.value)]
+        references = (ctypes.byref(value) for value in (root, parent, children, count))
+        if not self._x.XQueryTree(self._display, ctypes.c_ulong(window), *references):
+            return []
+        own = [children[place] for place in range(count.value)]
+        return own + [below for child in own for below in self._below(child)]
 
     def _title(self, window: int) -> str:
         name = ctypes.c_char_p()
