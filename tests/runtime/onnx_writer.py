@@ -5,7 +5,6 @@ Of ONNX's protobuf schema (onnx.proto3) it knows the fields that these graphs ne
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +36,7 @@ def colour_model(
     changed: Entries | None = None,
     without: tuple[str, ...] = (),
     raw: bool = False,
-    **graph: Any,
+    **graph: int,
 ) -> bytes:
     """Make a sealed model file that names the colour of a picture.
 
