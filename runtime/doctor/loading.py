@@ -1,7 +1,6 @@
 """Why a module does not load although it is installed, and which other packages its wheel lacks."""
 
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -51,11 +50,6 @@ def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome
         cure,
         {"wheels": [str(wheel) for wheel in found], "reason": outcome.failure, "log": outcome.log[-4000:]},
     )
-
-
-def not_for_this_python() -> str:
-    """Say that there are no wheels for a 32-bit Python, which a 64-bit kernel hides; empty where it has 64."""
-    return "" if struct.calcsize("P") == 8 else "this Python has 32 bits, for which there are no wheels"
 
 
 def unmet(wheel: Wheel) -> Iterator[Finding]:

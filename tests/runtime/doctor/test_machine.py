@@ -143,6 +143,14 @@ def test_a_limit_that_is_none_is_not_told(tmp_path: Path) -> None:
     assert finding.found == "1000 of 2000 MB of memory are free"
 
 
+def test_a_python_of_32_bits_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a 64-bit kernel it says aarch64 everywhere else; such a Python cannot be had here, only its largest index."""
+    assert machine.system().severity == "ok"
+    monkeypatch.setattr("sys.maxsize", 2**31 - 1)
+    assert machine.system().severity == "problem"
+    assert "64-bit edition" in machine.system().cure
+
+
 def test_a_system_without_meminfo_says_nothing_of_memory(tmp_path: Path) -> None:
     """MacOS and Windows."""
     assert machine.memory(tmp_path) is None
