@@ -26,6 +26,8 @@ from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
 from vit_edge.runtime.replay import Replay, replay
 
+from ..runtime.openvino import PYTHON, needs_openvino
+
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 DIGITS = Preprocessing.parse("resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5")
@@ -277,6 +279,33 @@ def test_variants_carry_the_same_pictures_and_each_its_own_drift(
     assert (first.set, len(first.pictures)) == ("calibrate", 3)
     # INT8 for the one, float16 for the other.
     assert first.drift > 2 * second.drift > 0
+
+
+@needs_openvino
+def test_the_drift_is_that_on_the_targets_own_provider(
+    checkpoint: Checkpoint, digits_images: Path, tmp_path: Path
+) -> None:
+    """Another provider computes otherwise, and what is normal there was measured there."""
+    assert PYTHON is not None
+    (result,) = exported(
+        checkpoint,
+        digits_images,
+        tmp_path / "m.onnx",
+        precision="int8",
+        targets=("openvino",),
+        target_python=Path(PYTHON),
+        min_agreement=0.5,
+        max_drift=0.5,
+    )
+    found = capsule(result.path)
+    assert found.provider == "OpenVINOExecutionProvider"
+    assert 0 < found.drift < 0.5
+    # The processor of this machine is not what it was measured on, and is held to the bound of the export.
+    with Classifier(result.path, "cpu") as classifier:
+        *_, replayed = replay(classifier, found)
+    assert isinstance(replayed, Replay)
+    limit = replayed.to_dict()["stages"]["inference"]["max_drift"]
+    assert limit == pytest.approx(max(0.5, 1.5 * found.drift))
 
 
 def test_a_folder_without_pictures_and_a_number_too_large_are_refused_before_the_work(

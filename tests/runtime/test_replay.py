@@ -3,10 +3,6 @@
 What is broken is the outermost edge: OpenCV's decoder, the resize itself, the weights in the file.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import vit_edge
 from vit_edge.runtime import Classifier, ModelError
 from vit_edge.runtime import preprocess as preprocessing
 from vit_edge.runtime.capsule import KEY, Capsule, read_capsule
@@ -26,6 +21,7 @@ from vit_edge.runtime.resize import resize as resize_exactly
 
 from .capsules import capsule_for, levels, with_capsule
 from .onnx_writer import GAIN, METADATA, colour_model
+from .openvino import needs_openvino, run
 
 # The workshop's own: the graph's answers are torch's moved a little, as those of INT8.
 NOISE = 0.02
@@ -103,6 +99,7 @@ def test_a_decoder_that_rounds_otherwise_passes_and_its_distance_is_told(
     assert (stages["resize"]["exact"], stages["resize"]["pictures"]) == (True, 0)
     assert stages["inference"]["drift"] == pytest.approx(stages["inference"]["recorded_drift"])
     assert stages["whole"]["drift"] != stages["inference"]["drift"]
+    assert stages["whole"]["max_drift"] == pytest.approx(stages["inference"]["max_drift"] + 0.05)
 
 
 @pytest.mark.parametrize(
@@ -279,38 +276,28 @@ def test_a_capsule_of_another_model_is_refused() -> None:
 
 
 SCRIPT = """
-import json, sys
 from pathlib import Path
 from vit_edge.runtime.capsule import read_capsule
-from vit_edge.runtime.classifier import Classifier
 from vit_edge.runtime.replay import replay
 
 for name in sys.argv[1:]:
     with Classifier(name, "openvino") as classifier:
         *_, found = replay(classifier, read_capsule(Path(name), name))
-    print(json.dumps(found.to_dict() | {"provider": classifier.provider}))
+    tell(**found.to_dict(), provider=classifier.provider)
 """
 
 
+@needs_openvino
 def test_another_provider_is_verified_for_real(tmp_path: Path) -> None:
     """OpenVINO, in its own wheel, gives the answers of a sound file, and is found out with a changed one."""
-    python = os.environ.get("VIT_EDGE_OPENVINO_PYTHON")
-    if not python:
-        pytest.skip("VIT_EDGE_OPENVINO_PYTHON names no interpreter whose ONNX Runtime has OpenVINO")
     text = capsule_for(noise=NOISE).to_text()
-    (tmp_path / "sound.onnx").write_bytes(colour_model(changed={KEY: text}))
-    (tmp_path / "changed.onnx").write_bytes(colour_model(changed={KEY: text}, gain=2 * GAIN))  # type: ignore[arg-type]
-    done = subprocess.run(
-        [python, "-c", SCRIPT, str(tmp_path / "sound.onnx"), str(tmp_path / "changed.onnx")],
-        capture_output=True,
-        text=True,
-        cwd=Path(vit_edge.__file__).parents[1],
-        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
-        timeout=120,
-        check=False,
+    for name, gain in (("sound", GAIN), ("changed", 2 * GAIN)):
+        data = colour_model(changed={KEY: text}, gain=gain)  # type: ignore[arg-type]
+        (tmp_path / f"{name}.onnx").write_bytes(data)
+    (sound, changed), _ = run(
+        SCRIPT,
+        *(tmp_path / f"{name}.onnx" for name in ("sound", "changed")),
+        VIT_EDGE_CACHE=str(tmp_path / "cache"),
     )
-    assert done.returncode == 0, done.stderr
-    sound, changed = (json.loads(line) for line in done.stdout.splitlines())
     assert (sound["passed"], sound["provider"]) == (True, "openvino")
     assert (changed["passed"], changed["fault"]) == (False, "inference")
-    assert sys.executable != python
