@@ -9,15 +9,12 @@ import typer
 
 from ..errors import ModelError, OptionError
 from . import options as shared
+from . import train_data
 from .progress import note, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from ..data import Sample
     from ..runtime.labels import Labels
-    from ..runtime.preprocess import Preprocessing
-    from ..training import Decoded, ImageSet, Processes, Start, Step, Teacher
+    from ..training import Processes, Start, Step, Teacher
 
 # What works where nothing is said: a new network, one that is fine-tuned, and a head alone on frozen features.
 _SCRATCH: dict[str, Any] = {
@@ -46,7 +43,13 @@ Epochs = Annotated[
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="A folder that holds one folder of images per class.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that holds one folder of images per class; CIFAR's binary form; a list of images (.csv, "
+            ".jsonl); or tar shards, as in 'train-{000..123}.tar'."
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="The run's folder: checkpoints, metrics, curves, and its state."),
@@ -144,8 +147,10 @@ def train(
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = False,
     val: Annotated[
-        Path | None,
-        typer.Option(help="Images to validate on, one folder per class.", show_default="a share of DATA"),
+        str | None,
+        typer.Option(
+            help="Images to validate on, of any kind that DATA may be.", show_default="a share of DATA"
+        ),
     ] = None,
     val_share: Annotated[float, typer.Option(help="The share of each class to validate on.")] = 0.1,
     mean: Annotated[
@@ -187,11 +192,8 @@ def train(
         Recipe,
         Report,
         best_epoch,
-        check_apart,
-        check_memory,
         fit,
         open_run,
-        split,
         write_config,
     )
 
@@ -234,9 +236,10 @@ def train(
         }
     )
 
-    from ..data import class_folders, labelled_images
-
-    classes = class_folders(data)
+    processes = Processes()
+    quiet = quiet or not processes.first
+    found = train_data.find(data, val, share=val_share, seed=seed, quiet=quiet)
+    classes = found.labels
     begun = _start(
         start,
         model or "vit_mini_patch4_32",
@@ -250,25 +253,15 @@ def train(
         seed=seed,
     )
     preprocessing = begun.preprocessing
-    samples = labelled_images(data, classes)
-    if val is None:
-        training, validation = split(samples, classes, share=val_share, seed=seed)
-    else:
-        training, validation = samples, labelled_images(val, classes)
-        check_apart(training, validation)
-    check_memory(len(training) + len(validation), preprocessing)
     run = open_run(output, force=force, resume=resume)
-    processes = Processes()
-    quiet = quiet or not processes.first
     note(f"training {begun.told}", quiet=quiet)
     learned = None if teacher is None else _teacher(teacher, classes, processes)
-    training_set, validation_set = (
-        _read(part, what, classes, preprocessing, skip_broken=skip_broken, quiet=quiet)
-        for part, what in ((training, "training"), (validation, "validation"))
-    )
+    ready = train_data.read(found, preprocessing, skip_broken=skip_broken, quiet=quiet)
+    training_set, validation_set = ready.training, ready.validation
     if processes.first:
         sizes = begun.model.config.to_dict()
-        write_config(run, {"recipe": recipe.to_dict(), "network": sizes, "data": str(data), "from": start})
+        images = {"data": data, "val": val, "images": ready.report.to_dict()}
+        write_config(run, {"recipe": recipe.to_dict(), "network": sizes, "from": start, **images})
     done = 0
     steps = recipe.epochs * -(-len(training_set) // recipe.batch_size)
     with progress("Training", total=steps, unit="steps", quiet=quiet) as advance, Report(run) as report:
@@ -289,7 +282,7 @@ def train(
             run=run,
             teacher=learned,
             processes=processes,
-            workers=_WORKERS if workers is None and augment != "shift" else workers or 0,
+            workers=_workers(workers, held=training_set.cropped and augment == "shift"),
             resume=resume,
             on_step=on_step,
         ):
@@ -306,6 +299,11 @@ def train(
 
 # Beside the process that trains; more would take its cores on a small machine.
 _WORKERS = 2
+
+
+def _workers(given: int | None, *, held: bool) -> int:
+    """Give how many processes load images; none where they are ready in memory."""
+    return given if given is not None else 0 if held else _WORKERS
 
 
 def _told(step: "Step") -> str:
@@ -363,28 +361,3 @@ def _teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher
         )
     places = class_places(checkpoint.labels, classes)
     return Teacher(checkpoint.model.to(processes.device), checkpoint.preprocessing, places)
-
-
-def _read(
-    samples: "Sequence[Sample]",
-    what: str,
-    labels: "Labels",
-    preprocessing: "Preprocessing",
-    *,
-    skip_broken: bool,
-    quiet: bool,
-) -> "ImageSet":
-    from ..training import check_classes, decode, gather
-
-    with progress(f"Reading {what} images", total=len(samples), unit="images", quiet=quiet) as advance:
-
-        def shown() -> "Iterator[Decoded]":
-            for image in decode(samples, preprocessing):
-                advance()
-                yield image
-
-        images = gather(shown(), len(samples), preprocessing, skip_broken=skip_broken)
-    if left_out := len(samples) - len(images):
-        typer.echo(f"left out {left_out} {what} images that cannot be read", err=True)
-    check_classes(images, labels, what)
-    return images

@@ -20,7 +20,7 @@ def read_list(path: Path) -> Iterator[tuple[Path, str]]:
 
     Args:
         path: A CSV or TSV file whose first line names the columns, or a file with a JSON object a line. One column is
-            the image's path, relative to the list's folder unless absolute, one its class; see the page on training
+            the image's path, relative to the list's folder unless absolute, one its class; see docs/data.md
             for what they may be called.
 
     Raises:

@@ -1,0 +1,41 @@
+"""The images of ``vit-edge train``: found, read and told about, with progress."""
+
+from typing import TYPE_CHECKING
+
+from .progress import Stages, note
+
+if TYPE_CHECKING:
+    from ..runtime.preprocess import Preprocessing
+    from ..training.data import Data, Prepared
+
+
+def find(data: str, val: str | None, *, share: float, seed: int, quiet: bool = False) -> "Data":
+    """Find the images of a run; see `open_data`."""
+    from ..training.data import open_data
+
+    with Stages(quiet=quiet) as stages:
+
+        def looked(done: int, total: int) -> None:
+            stages.show("Looking through shards", done, total)
+
+        return open_data(data, val=val, share=share, seed=seed, looked=looked)
+
+
+def read(
+    data: "Data", preprocessing: "Preprocessing", *, skip_broken: bool = False, quiet: bool = False
+) -> "Prepared":
+    """Read the images of a run, see `prepare`, and say what a user should know of them."""
+    from ..training.data import prepare
+
+    with Stages(quiet=quiet) as stages:
+        steps = prepare(data, preprocessing, skip_broken=skip_broken)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                prepared: Prepared = end.value
+                break
+            stages.show(f"Reading {step.what} images", step.done, step.total)
+    for line in (*prepared.report.lines(), data.told):
+        note(line, quiet=quiet)
+    return prepared
