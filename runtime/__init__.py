@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .classifier import Classifier, Prediction, Score
     from .compile import Compiled, compile_model
     from .frame import Frame
+    from .image import read_image
     from .loop import Watch, watch
     from .metadata import Metadata
     from .preprocess import Preprocessing
@@ -60,6 +61,7 @@ __all__ = [
     "WindowSink",
     "compile_model",
     "open_source",
+    "read_image",
     "watch",
 ]
 
@@ -82,6 +84,7 @@ _HOMES = {
     "Gap": "sources",
     "Source": "sources",
     "open_source": "sources",
+    "read_image": "image",
 }
 
 

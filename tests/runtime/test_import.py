@@ -144,6 +144,7 @@ def test_the_public_names_are_these() -> None:
         "WindowSink",
         "compile_model",
         "open_source",
+        "read_image",
         "watch",
     ]
     for name in vit_edge.runtime.__all__:
