@@ -26,6 +26,8 @@ EXTRAS = (
     "huggingface_hub",
     "cv2",
     "sklearn",
+    "starlette",
+    "uvicorn",
 )
 
 

@@ -143,9 +143,15 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""
-        text = {"text": key} if len(key) == 1 else {}
+        # Chromium acts on Enter by its code and the character that it types.
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        code = {"windowsVirtualKeyCode": 13} if key == "Enter" else {}
+        if key == "Enter":
+            text = {"text": "\r"}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, **code, **(text if kind == "keyDown" else {})
+            )
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write what the tab shows as a PNG; the whole page, or the window."""

@@ -99,6 +99,20 @@ def test_the_page_takes_labels_as_text(browser: Browser) -> None:
         assert browser.run("document.querySelectorAll('main img, main script').length") == 0
 
 
+def test_a_long_text_is_folded(browser: Browser) -> None:
+    """The steps of a recipe would push everything else off the page; they are there for who wants them."""
+    steps = "; ".join(f"Step{number}(<b>)" for number in range(400))
+    with PageSink(port=0, about={"Steps": [steps], "Precision": "int8"}) as page:
+        browser.show(page.url)
+        browser.wait_for("document.querySelector('#about dl')")
+        assert browser.text("#about summary") == f"{steps[:120].rstrip()} …"
+        assert "Step399" not in browser.text("#about")
+        browser.run("document.querySelector('#about summary').focus()")
+        browser.press("Enter")
+        browser.wait_for("document.getElementById('about').innerText.includes('Step399(<b>)')")
+        browser.wait_for("document.querySelector('#about summary').innerText === 'Less'")
+
+
 def test_an_answer_that_is_not_sure_is_shown_as_such(browser: Browser) -> None:
     """The caption must not name a class that the loop did not."""
     with (

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import vit_edge
 from tests.page.answers import LABELS, make_answer
+from tests.runtime.onnx_writer import colour_model
 from vit_edge.page import PageSink, app
 
 DOCUMENT = Path(vit_edge.__file__).parents[1] / "docs" / "page.md"
@@ -33,11 +36,25 @@ def run(script: str, folder: Path) -> str:
 
 
 @needs_document
+def test_the_example_serves_a_video(tmp_path: Path) -> None:
+    """It is what people paste first."""
+    (tmp_path / "model.onnx").write_bytes(colour_model())
+    video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for shade in range(0, 250, 50):
+        video.write(np.full((64, 64, 3), shade, np.uint8))
+    video.release()
+    script = example(0)
+    assert "0.0.0.0:8000" in script
+    told = run(script.replace("0.0.0.0:8000", "0.0.0.0:0").replace("clip.mp4", "clip.avi"), tmp_path)
+    assert re.fullmatch(r"http://[^/]+:\d+/\?token=[\w-]{20,}\n", told)
+
+
+@needs_document
 def test_a_script_reads_an_answer_and_its_picture(tmp_path: Path) -> None:
     """The format is documented, and so it has to stay."""
     with PageSink(port=0) as page:
         page.show(make_answer())
-        told = run(example(0).replace("http://127.0.0.1:8000/", page.url), tmp_path)
+        told = run(example(1).replace("http://127.0.0.1:8000/", page.url), tmp_path)
     assert told == f"{LABELS[0]}\n"
     assert (tmp_path / "picture.jpg").read_bytes().startswith(b"\xff\xd8")
 

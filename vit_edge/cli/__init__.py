@@ -20,6 +20,7 @@ from .demo import demo
 from .doctor import doctor
 from .export import export
 from .info import info, models
+from .serve import complete
 from .train import train
 from .verify import verify
 
@@ -94,7 +95,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(args=complete(sys.argv[1:]))
     except OptionError as error:
         _fail(str(error), status=2)
     except VitEdgeError as error:

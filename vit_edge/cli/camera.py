@@ -15,6 +15,7 @@ import typer
 from ..errors import OptionError
 from . import options as shared
 from .progress import note
+from .serve import make_page
 
 if TYPE_CHECKING:
     from ..runtime.loop import Watch
@@ -66,6 +67,22 @@ def camera(
     grab_most: Annotated[
         int, typer.Option(min=1, metavar="COUNT", help="How many frames the folder may hold, at most 2 GB.")
     ] = 2000,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT]",
+            help="Show the answers on a live page, in a browser: at 127.0.0.1:8000 unless told otherwise; where others "
+            "can reach it, it has a token.",
+        ),
+    ] = None,
+    serve_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="VIT_EDGE_SERVE_TOKEN",
+            help="The live page's token, to keep one address over restarts; a new one each time unless given.",
+        ),
+    ] = None,
     max_age: Annotated[
         float | None,
         typer.Option(
@@ -125,6 +142,7 @@ def camera(
         stack.enter_context(_notes(quiet=quiet))
         stack.enter_context(stop)
         classifier = stack.enter_context(Classifier(model, provider, threads, spinning=spin))
+        page = make_page(serve, token=serve_token, classifier=classifier, model=model)
         capture = Capture(size=_size(size), fps=fps, fourcc=fourcc, reconnect=reconnect)
         opened = stack.enter_context(open_source(source, capture=capture))
         live = opened.live
@@ -153,9 +171,15 @@ def camera(
                 quiet=quiet,
             )
         )
+        if page is not None:
+            sinks.append(page)
         try:
             with Fan(sinks, relief=lambda: answers.relief) as fan:
                 stop.calls(fan.hurry)
+                if page is not None and page.serving:
+                    # A token that was made just now is nowhere else.
+                    known = serve_token or "token=" not in page.url
+                    note(f"live page: {page.url}", quiet=quiet and bool(known))
                 with answers:
                     _loop(answers, fan, stop)
         finally:

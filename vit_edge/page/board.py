@@ -45,6 +45,7 @@ class Board:
         self.about = about
         self._start_s = time.monotonic()
         self._asked_s = -math.inf
+        self._heard = threading.Event()
         self._lock = threading.Lock()
         self._history = History()
         self._newest: Answer | None = None
@@ -76,15 +77,17 @@ class Board:
             )
             self._wake()
 
-    def watched(self) -> bool:
-        """Tell whether a browser has asked of late, and will ask again at once."""
-        return time.monotonic() - self._asked_s < _PATIENCE_S
+    def close(self, *, wait_s: float) -> None:
+        """Tell the browsers that the run has ended.
 
-    def close(self) -> None:
-        """Tell the browsers that the run has ended."""
+        Args:
+            wait_s: How long to wait until one has heard it, where one has asked of late and will ask again at once.
+        """
         with self._lock:
             self._closed = True
             self._wake()
+        if time.monotonic() - self._asked_s < _PATIENCE_S:
+            self._heard.wait(wait_s)
 
     async def message(self, *, run: str, after: int, since: int) -> bytes:
         """Wait for an answer newer than the browser's, and give it.
@@ -120,6 +123,8 @@ class Board:
         if shown.answer is not None and shown.number > after:
             content["answer"] = _plain(shown.answer)
             picture = shown.picture
+        if closed:
+            self._heard.set()
         text = json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="replace")
         return struct.pack(">I", len(text)) + text + picture
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import threading
-import time
 from collections.abc import Collection, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -132,10 +131,8 @@ class PageSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Tell the browsers that the run has ended, and close the port."""
-        self._board.close()
+        self._board.close(wait_s=_FAREWELL_S if self.serving else 0.0)
         if self._server is not None and self._thread is not None:
-            if self.serving and self._board.watched():
-                time.sleep(_FAREWELL_S)
             self._server.should_exit = True
             self._thread.join(_LONGEST_STOP_S)
             if self._thread.is_alive():

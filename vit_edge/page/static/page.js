@@ -14,6 +14,7 @@ const PATIENCE_MS = 12_000;
 const RETRY_MS = [300, 600, 1200, 2500, 5000];
 const SPEAK_EVERY_MS = 4000;
 const QUIET_MS = 2500;
+const LONG = 240;
 
 const seen = { run: "", number: 0, steps: new Map(), newestMs: 0, ended: false };
 let paused = false;
@@ -215,7 +216,19 @@ function render(value) {
     }
     return list.children.length ? list : null;
   }
-  return document.createTextNode(typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
+  const words = typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
+  return words.length > LONG ? fold(words) : document.createTextNode(words);
+}
+
+// A recipe can be pages long.
+function fold(words) {
+  const details = document.createElement("details");
+  const summary = details.appendChild(document.createElement("summary"));
+  const short = `${words.slice(0, LONG / 2)} …`;
+  summary.textContent = short;
+  details.appendChild(document.createElement("div")).textContent = words;
+  details.addEventListener("toggle", () => put(summary, details.open ? "Less" : short));
+  return details;
 }
 
 function ended() {
