@@ -15,7 +15,7 @@ Input = Literal["float32", "uint8"]
 
 
 MAX_PICTURES = 64
-"""The most pictures that a capsule holds: at 224 pixels, each takes some 0.1 MB of the file."""
+"""The most pictures that a capsule holds: at 224 pixels, each takes 0.1 to 0.2 MB of the file."""
 
 DEFAULT_BOUNDS = {
     "float32": Bounds(min_agreement=0.999, max_drift=1e-4, max_drop=0.1, min_batched_agreement=0.999),

@@ -249,7 +249,7 @@ def _judge_logits(name: str, capsule: Capsule, rows: Sequence[NDArray[np.float32
         names = ", ".join(capsule.pictures[place].name for place in wrong)
         finding += f"; {names}: another answer by a clear margin"
     elif len(flips):
-        finding += f"; {len(flips)} narrow ones differ, which the drift explains"
+        finding += f"; {len(flips)} by so narrow a margin that the drift explains it"
     # Written so that a drift of NaN does not pass.
     return Stage(
         name,
