@@ -1,50 +1,24 @@
 """The loop over a live source or a file: capture, preprocess, infer and show, each in its own thread."""
 
-import logging
-import math
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .answer import UNKNOWN, Answer
-from .belt import Belt, Ended
+from .answer import Answer
+from .belt import Ended
 from .classifier import Classifier
 from .errors import WatchError
-from .frame import Frame
-from .graph_input import Pixels
-from .relief import Relief
+from .line import Line, Plan
 from .sources import Source, open_source
-from .steady import Steady
-from .still import Scene
-from .summary import Summary, Tally
-
-_LOG = logging.getLogger(__name__)
+from .summary import Summary
 
 STEADY_S = 0.4
 """The time constant of steadying: long against a frame, short against a person's patience."""
-
-# How many frames of a file lie between two stages, so that each can go ahead while another is held up.
-_AHEAD = 2
-
-# A scene that stands still is looked at anew so often all the same: a change may be too small for the small picture.
-_LOOK_AGAIN_S = 10.0
-
-# Rather an old answer than none for longer than this.
-_SILENCE_S = 1.0
-
-# A wait is cut into pieces: Python cannot wait for ever, nor be interrupted on Windows.
-_GLANCE_S = 0.2
-
-# How long a stop waits for the threads, all together; an answer that takes longer is left behind.
-_STOP_S = 0.7
 
 
 def watch(
@@ -104,7 +78,7 @@ def watch(
     return Watch(
         classifier,
         opened,
-        _Plan(
+        Plan(
             top,
             (classifier.threshold or 0.0) if threshold is None else threshold,
             steady_s,
@@ -115,24 +89,12 @@ def watch(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The options of a loop, checked."""
-
-    top: int
-    threshold: float
-    steady_s: float
-    max_age_ms: float | None
-    rate_hz: float | None
-    still: bool
-
-
 class Watch:
     """A loop that runs: an iterator of answers, which is closed at its end, by `close`, or as a context manager."""
 
-    def __init__(self, classifier: Classifier, source: Source, plan: _Plan) -> None:
+    def __init__(self, classifier: Classifier, source: Source, plan: Plan) -> None:
         """Store what `watch` has checked; the threads begin with the first answer that is asked for."""
-        self._line = _Line(classifier, source, plan)
+        self._line = Line(classifier, source, plan)
         self._started = False
 
     def __enter__(self) -> Self:
@@ -201,282 +163,3 @@ class Watch:
         if not self._started:
             self._started = True
             self._line.start()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """A frame on its way to the model; without pixels where the answer before is repeated."""
-
-    frame: Frame
-    pixels: Pixels | None
-    prepare_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Answered:
-    """A frame with what the model says of it."""
-
-    prepared: _Prepared
-    label: str
-    probability: float
-    known: bool
-    top: tuple[Any, ...]
-    infer_s: float
-
-
-class _Line:
-    """The threads between a source and its answers, and what they share."""
-
-    def __init__(self, classifier: Classifier, source: Source, plan: _Plan) -> None:
-        self.source = source
-        self.relief = Relief(plan.max_age_ms)
-        self._classifier, self._plan = classifier, plan
-        live = source.live
-        size = 1 if live else _AHEAD
-        self._frames: Belt[Frame] = Belt(size, newest=False)
-        self._prepared: Belt[_Prepared] = Belt(size, newest=live)
-        self.answers: Belt[_Answered] = Belt(size, newest=live)
-        self._tally = Tally()
-        self._passed_over = 0
-        self._stopped = False
-        self._turn = threading.Condition()
-        # When the model is expected to be free; None while it is.
-        self._free_at_s: float | None = math.inf if live else None
-        self._prepare_s = self._infer_s = 0.0  # of late
-        self._answered_s = 0.0
-        self._threads: list[threading.Thread] = []
-
-    def start(self) -> None:
-        self.source.__enter__()
-        stages: list[tuple[str, Callable[[], None]]] = [("prepare", self._prepare), ("infer", self._infer)]
-        if not self.source.live:
-            stages.append(("read", self._read))
-        for name, stage in stages:
-            thread = threading.Thread(target=stage, name=f"watch-{name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def close(self) -> None:
-        with self._turn:
-            first, self._stopped = not self._stopped, True
-            self._turn.notify_all()
-        if not first:
-            return
-        for belt in (self._frames, self._prepared, self.answers):
-            belt.end(discard=True)
-        self.source.close()
-        until = time.monotonic() + _STOP_S
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, until - time.monotonic()))
-
-    def next(self, timeout_s: float | None) -> Answer | None:
-        answered = self.answers.get(timeout_s)
-        if answered is None:
-            return None
-        prepared = answered.prepared
-        frame, repeated = prepared.frame, prepared.pixels is None
-        age_ms = (time.monotonic() - frame.captured_s) * 1e3
-        self._tally.answered(
-            age_ms=age_ms,
-            prepare_ms=prepared.prepare_s * 1e3,
-            infer_ms=answered.infer_s * 1e3,
-            repeated=repeated,
-        )
-        if self._plan.max_age_ms is not None and age_ms > self._plan.max_age_ms:
-            self._tally.late += 1
-        if sentence := self.relief.note(age_ms, (self._prepare_s + self._infer_s) * 1e3):
-            _LOG.warning(sentence)
-        return Answer(
-            time=time.time() - age_ms / 1e3,
-            source=frame.name,
-            frame=frame.number,
-            label=answered.label,
-            probability=answered.probability,
-            top=answered.top,
-            age_ms=age_ms,
-            dropped=self._dropped(),
-            latency_ms=(prepared.prepare_s + answered.infer_s) * 1e3,
-            image=frame.image,
-            known=answered.known,
-            repeated=repeated,
-            fps=self._tally.fps,
-        )
-
-    def summary(self) -> Summary:
-        gaps = self.source.gaps
-        return self._tally.summary(
-            dropped=self._dropped(), gaps=len(gaps), gap_s=sum(gap.seconds for gap in gaps)
-        )
-
-    def _dropped(self) -> int:
-        return self.source.dropped + self._passed_over + self._prepared.pushed_off + self.answers.pushed_off
-
-    # The stages. Each ends the belt that it fills, with the error if there was one.
-
-    def _read(self) -> None:
-        """Read a file's frames ahead of the preprocessing."""
-        with _ending(self._frames):
-            for frame in self.source:
-                if not self._frames.put(frame):
-                    return
-
-    def _prepare(self) -> None:
-        scene = Scene() if self._plan.still else None
-        looked_s = 0.0
-        with _ending(self._prepared):
-            for frame in self._wanted() if self.source.live else _taken(self._frames):
-                self._tally.began(frame.captured_s)
-                self._tally.frames = max(self._tally.frames, frame.number + 1)
-                if self._too_old(frame, self._prepare_s + self._infer_s):
-                    continue
-                start = time.perf_counter()
-                small = scene.small(frame.image) if scene else None
-                if (
-                    scene is not None
-                    and small is not None
-                    and not scene.moved(small)
-                    and frame.captured_s - looked_s < _LOOK_AGAIN_S
-                ):
-                    prepared = _Prepared(frame, None, 0.0)
-                else:
-                    pixels = self._classifier.pixels(frame.image)
-                    prepared = _Prepared(frame, pixels, time.perf_counter() - start)
-                    self._prepare_s = _lately(self._prepare_s, prepared.prepare_s)
-                    if scene is not None and small is not None:
-                        scene.keep(small)
-                        looked_s = frame.captured_s
-                if not self._prepared.put(prepared):
-                    return
-
-    def _wanted(self) -> Iterator[Frame]:
-        """Give a live source's newest frame, each time just so early that it is prepared when the model is free.
-
-        Taken earlier it would grow old while it waits; taken later the model would wait.
-        """
-        frames = iter(self.source)
-        period_s = 0.0 if self._plan.rate_hz is None else 1 / self._plan.rate_hz
-        due_s = 0.0
-        while True:
-            before = self.source.dropped
-            if not self._sleep_until(due_s):
-                return
-            self._tally.rested += self.source.dropped - before
-            if not self._await_turn():
-                return
-            frame = next(frames, None)
-            if frame is None:
-                return
-            # From the time that was due, so that waiting for a frame does not add up.
-            due_s = max(due_s + period_s, time.monotonic() - period_s) if period_s else 0.0
-            yield frame
-
-    def _sleep_until(self, due_s: float) -> bool:
-        with self._turn:
-            while not self._stopped and (left := due_s - time.monotonic()) > 0:
-                self._turn.wait(min(left, _GLANCE_S))
-            return not self._stopped
-
-    def _await_turn(self) -> bool:
-        with self._turn:
-            while not self._stopped and self._free_at_s is not None:
-                left = self._free_at_s - self._prepare_s - time.monotonic()
-                if left <= 0:
-                    break
-                self._turn.wait(min(left, _GLANCE_S))
-            return not self._stopped
-
-    def _too_old(self, frame: Frame, left_s: float) -> bool:
-        """Tell whether a frame's answer would come too late, where a newer frame's can come in time."""
-        if self._plan.max_age_ms is None:
-            return False
-        limit_s = self._plan.max_age_ms / 1e3
-        now = time.monotonic()
-        if now - frame.captured_s + left_s <= limit_s:
-            return False
-        if self._prepare_s + self._infer_s > limit_s or now - self._answered_s > _SILENCE_S:
-            return False
-        self._passed_over += 1
-        return True
-
-    def _infer(self) -> None:
-        fps = self.source.fps
-        timed = self.source.live or fps
-        steady = Steady(time_constant_s=self._plan.steady_s if timed else 0.0, threshold=self._plan.threshold)
-        row: NDArray[np.float32] | None = None
-        with _ending(self.answers):
-            if self.source.live:
-                self._warm_up()
-            for prepared in _taken(self._prepared):
-                frame = prepared.frame
-                infer_s = 0.0
-                if prepared.pixels is not None:
-                    if self._too_old(frame, self._infer_s):
-                        continue
-                    row, infer_s = self._run(prepared.pixels)
-                elif row is None:  # the frame that this one repeats was passed over
-                    row, infer_s = self._run(self._classifier.pixels(frame.image))
-                # A file's own clock: how fast it is worked through must not change its answers.
-                moment_s = frame.number / fps if fps and not self.source.live else frame.captured_s
-                verdict = steady.update(row, moment_s)
-                best = self._classifier.best(verdict.probabilities, self._plan.top)
-                if verdict.index is None:
-                    label, probability = UNKNOWN, best[0].probability
-                else:
-                    label = self._classifier.labels[verdict.index].name
-                    probability = float(verdict.probabilities[verdict.index])
-                self._answered_s = time.monotonic()
-                known = verdict.index is not None
-                if not self.answers.put(_Answered(prepared, label, probability, known, best, infer_s)):
-                    return
-
-    def _warm_up(self) -> None:
-        """Run the model before there is a frame, since its first answer takes longest."""
-        size = self._classifier.preprocessing.crop
-        pixels = self._classifier.pixels(np.zeros((*size, 3), np.uint8))
-        for _ in range(2):
-            self._infer_s = 0.0
-            self._run(pixels)
-
-    def _run(self, pixels: Pixels) -> tuple[NDArray[np.float32], float]:
-        """Give the probabilities, (classes,) float32, and the seconds that they took."""
-        with self._turn:
-            if self._free_at_s is None:
-                self._free_at_s = time.monotonic() + self._infer_s
-        start = time.perf_counter()
-        row: NDArray[np.float32] = self._classifier.probabilities(pixels[None])[0]
-        infer_s = time.perf_counter() - start
-        self._infer_s = _lately(self._infer_s, infer_s)
-        with self._turn:
-            self._free_at_s = None
-            self._turn.notify_all()
-        return row, infer_s
-
-
-class _ending:  # noqa: N801  it reads as a verb
-    """Ends a belt when the stage that fills it ends, with its error if it has one."""
-
-    def __init__(self, belt: Belt[Any]) -> None:
-        self._belt = belt
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._belt.end(error)
-        return True
-
-
-def _taken(belt: Belt[Any]) -> Iterator[Any]:
-    """Take things off a belt until it ends; an error at its end is raised."""
-    while True:
-        try:
-            yield belt.get()
-        except Ended:
-            return
-
-
-def _lately(before: float, now: float) -> float:
-    return now if before == 0 else before + 0.2 * (now - before)

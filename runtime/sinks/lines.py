@@ -82,17 +82,17 @@ class TextSink(_Lines):
     name = "text"
 
     def __init__(
-        self, stream: BinaryIO, *, live: bool = True, clock: Callable[[float], str] | None = None
+        self, stream: BinaryIO, *, live: bool = True, place: Callable[[Answer], str] | None = None
     ) -> None:
         """Store the stream; who opened it closes it.
 
         Args:
             stream: Where the lines go.
             live: Whether lines are left out when the reader is too slow, rather than the loop held up.
-            clock: Turns an answer's time into text; the local time of day unless given.
+            place: Says where an answer belongs; the local time of day unless given.
         """
         super().__init__(stream, live=live)
-        self._clock = clock or _time_of_day
+        self._place = place or _time_of_day
         self._last: tuple[str, str] | None = None
 
     def show(self, answer: Answer) -> bool:
@@ -101,11 +101,11 @@ class TextSink(_Lines):
         if now != self._last:
             self._last = now
             self._put(
-                f"{self._clock(answer.time)}  {100 * answer.probability:5.1f} %  {answer.age_ms:6.1f} ms  "
+                f"{self._place(answer)}  {100 * answer.probability:5.1f} %  {answer.age_ms:6.1f} ms  "
                 f"{answer.label}"
             )
         return True
 
 
-def _time_of_day(time_s: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(time_s))
+def _time_of_day(answer: Answer) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(answer.time))

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -129,7 +132,9 @@ def test_without_other_outputs_changes_are_told_as_text(folder: Path) -> None:
     sentences = done.stderr.splitlines()
     assert len(sentences) == 2
     assert sentences[0].startswith("no window: ")
-    assert camera(folder, "clip.avi", "--no-window", "--quiet").stderr == ""
+    quiet = camera(folder, "clip.avi", "--no-window", "--quiet")
+    assert quiet.stdout.splitlines()[-1].split()[-1] == "blue"
+    assert quiet.stderr == ""
 
 
 def test_it_needs_neither_torch_nor_onnx(folder: Path, tmp_path: Path) -> None:
@@ -216,8 +221,6 @@ def test_a_signal_within_a_file_is_told_by_the_exit_status(folder: Path) -> None
 
 def test_a_signal_before_the_first_frame_ends_it(folder: Path) -> None:
     """A camera that does not answer may take ten seconds to be given up."""
-    import socket
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -350,3 +353,31 @@ def test_a_screen_that_does_not_answer_is_one_sentence(folder: Path) -> None:
     assert len(done.stdout.splitlines()) == FRAMES
     assert done.stderr.startswith("no window: the screen :987 cannot be used (")
     assert len(done.stderr.splitlines()) == 2
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "live.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the installed package has no documentation beside it")
+def test_the_examples_of_the_documentation_run(folder: Path) -> None:
+    """They are what developers paste first."""
+    text = PAGE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (folder / "model.onnx").write_bytes(colour_model())
+    (folder / "clip.avi").rename(folder / "holiday.mp4")  # what a video is, its content tells
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == FRAMES
+    assert f"{FRAMES} answers to {FRAMES} frames" in done.stderr
+    assert (folder / "annotated.mp4").exists()
+    (line,) = re.findall(r"^vit-edge (camera .* holiday\.mp4 .*)$", text, re.MULTILINE)
+    done = call(*line.split(), cwd=folder, env=bare())
+    assert done.returncode == 0, done.stderr

@@ -59,7 +59,7 @@ def test_each_answer_is_one_json_object_a_line() -> None:
 def test_text_has_a_line_for_each_change() -> None:
     """Thirty equal lines a second hide the one that matters."""
     stream = io.BytesIO()
-    with TextSink(stream, clock=lambda _: "12:00:00") as sink:
+    with TextSink(stream, place=lambda _: "12:00:00") as sink:
         for label in ("red", "red", "blue", "blue", "red"):
             sink.show(answer(label))
     assert stream.getvalue().decode().splitlines() == [

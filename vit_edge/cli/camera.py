@@ -2,13 +2,11 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -16,20 +14,16 @@ from ..errors import OptionError
 from . import options as shared
 from .progress import note
 from .serve import make_page
+from .stop import Stop
 
 if TYPE_CHECKING:
+    from ..runtime.answer import Answer
     from ..runtime.loop import Watch
     from ..runtime.sinks import Fan, Sink
     from ..runtime.sources import Source
 
 # How often a window answers its user, and a signal is looked for, while no answer comes.
 _GLANCE_S = 0.05
-
-# How long a loop that was told to stop may wait for a slow reader of its answers.
-_PATIENCE_S = 0.3
-
-# Windows knows no SIGHUP, which is what a terminal says when it is closed.
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def camera(
@@ -137,7 +131,7 @@ def camera(
     from ..runtime.sinks import Fan
     from ..runtime.sources import Capture, open_source
 
-    stop, live = _Stop(), False
+    stop, live = Stop(), False
     with ExitStack() as stack:
         stack.enter_context(_notes(quiet=quiet))
         stack.enter_context(stop)
@@ -188,7 +182,7 @@ def camera(
         raise typer.Exit(128 + stop.number)
 
 
-def _loop(answers: "Watch", fan: "Fan", stop: "_Stop") -> None:
+def _loop(answers: "Watch", fan: "Fan", stop: Stop) -> None:
     while stop.number is None:
         try:
             answer = answers.wait(_GLANCE_S)
@@ -229,12 +223,22 @@ def _sinks(
             note(f"no window: {reason}", quiet=quiet and window is None)
     if as_json:
         yield JsonSink(stack.enter_context(_stdout()), live=source.live)
-    elif not shown and not quiet:
-        yield TextSink(stack.enter_context(_stdout()), live=source.live)
+    elif not shown:
+        yield TextSink(stack.enter_context(_stdout()), live=source.live, place=_place(source))
     if record is not None:
         yield RecordSink(record, fps=record_fps if source.live else source.fps, live=source.live)
     if grab is not None:
         yield GrabSink(grab, live=source.live, every_s=grab_every, most_files=grab_most)
+
+
+def _place(source: "Source") -> "Callable[[Answer], str] | None":
+    """Give what to begin a line of text with: the time of day, the place in a video, or the name of an image."""
+    fps = source.fps
+    if source.live:
+        return None
+    if fps is None:
+        return lambda answer: answer.source
+    return lambda answer: "{:.0f}:{:05.2f}".format(*divmod(answer.frame / fps, 60))
 
 
 @contextmanager
@@ -254,52 +258,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise OptionError(f"expected a size as WIDTHxHEIGHT, as in 1280x720, got {text!r}")
     return int(width), int(height)
-
-
-class _StoppedError(BaseException):
-    """A signal came before there was a loop to end."""
-
-
-class _Stop:
-    """Notes that a signal asked to stop; a second one has its usual effect."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._looping = False
-        self._hurry: Callable[[], None] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Stop":
-        # What is ignored stays so, as after nohup.
-        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._handle) for number in heard}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        self._restore()
-        return kind is _StoppedError
-
-    def calls(self, hurry: Callable[[], None]) -> None:
-        """Name what to call when a signal comes; from then on, the loop looks at `number` by itself."""
-        self._hurry, self._looping = hurry, True
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        import threading
-
-        self._restore()
-        self.number = number
-        if not self._looping:
-            raise _StoppedError
-        if self._hurry is not None:
-            # In a thread, since what the signal interrupted may hold the lock; and only if the loop doesn't end soon.
-            timer = threading.Timer(_PATIENCE_S, self._hurry)
-            timer.daemon = True
-            timer.start()
-
-    def _restore(self) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before = {}
 
 
 @contextmanager

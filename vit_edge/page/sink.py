@@ -47,6 +47,10 @@ class PageSink:
 
     name = "live page"
 
+    name = "live page"
+    # Pictures are made of its answers, which is what gives way where answers have to be in time.
+    costly = True
+
     def __init__(
         self,
         host: str = DEFAULT_ADDRESS[0],
