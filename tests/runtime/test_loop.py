@@ -127,9 +127,8 @@ def test_a_model_slower_than_the_camera_works_on_the_newest_frame() -> None:
     # A frame is taken just before the model is free: it waits for it no more than a frame's time.
     assert np.median([answer.age_ms for answer in found]) < 200
     last = found[-1]
-    assert last.dropped == last.frame + 1 - len(found) or last.dropped == pytest.approx(
-        last.frame + 1 - len(found), abs=2
-    )
+    # Those that came while the model worked on the last one are counted as well.
+    assert 0 <= last.dropped - (last.frame + 1 - len(found)) < 20
 
 
 def test_a_camera_slower_than_the_model_loses_no_frame(classifier: Classifier) -> None:
@@ -138,7 +137,7 @@ def test_a_camera_slower_than_the_model_loses_no_frame(classifier: Classifier) -
         found = list(answers)
     assert [answer.frame for answer in found] == list(range(30))
     assert answers.summary.dropped == 0
-    assert answers.summary.age_p50_ms < 25
+    assert answers.summary.age_p50_ms < 50  # the time from frame to frame
 
 
 def test_a_slow_program_gets_the_newest_answer(classifier: Classifier) -> None:
