@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +42,10 @@ def desk(
     shutil.copytree(digits_images / "test" / "one", folder / "folder")
     shutil.copytree(digits_images / "test" / "two", folder / "more")
     shutil.copy(next((digits_images / "test" / "three").iterdir()), folder / "photo.jpg")
+    film = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for shade in range(5):
+        film.write(np.full((48, 64, 3), 40 * shade, np.uint8))
+    film.release()
     with chdir(folder):
         yield folder
 
@@ -69,6 +75,9 @@ def test_the_commands_run_one_after_the_other(desk: Path) -> None:
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in (desk / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == len(list((desk / "folder").iterdir()))
+    assert [json.loads(line)["frame"] for line in (desk / "frames.jsonl").read_text().splitlines()] == [
+        *range(5)
+    ]
 
 
 @needs_readme
