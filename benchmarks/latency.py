@@ -121,6 +121,7 @@ class Maker:
         defaults = self.folder / "defaults.onnx"
         quantize_dynamic(plain.path, defaults)
         exact = self._export("exact", input="uint8")
+        fastest = self._export("fastest", input="uint8", pick="fastest")
         merged = self._export("merged", input="uint8", merge_tokens=schedule, pick="fastest")
         if merged.chosen is not None:
             self.schedule = _schedule(merged.candidates[merged.chosen].recipe)
@@ -129,6 +130,7 @@ class Maker:
             FLOAT: lambda threads: file(plain.path, PREPROCESSING, threads),
             "quantize_dynamic, defaults": lambda threads: file(defaults, PREPROCESSING, threads),
             "vit-edge": lambda threads: file(exact.path, PREPROCESSING, threads),
+            "vit-edge, --pick fastest": lambda threads: file(fastest.path, PREPROCESSING, threads),
             f"vit-edge, merged {self.schedule}": lambda threads: file(merged.path, PREPROCESSING, threads),
         }
         if importlib.util.find_spec("nncf") and importlib.util.find_spec("openvino"):

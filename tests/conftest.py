@@ -14,6 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from vit_edge.export import Export
 
+# Programs that tests start, one of them with the system's own Python; they are no modules of this one.
+collect_ignore = ["servers"]
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """The classes of the digits, in the order of the network's outputs, which is not the alphabet's."""
 
