@@ -291,8 +291,10 @@ def test_a_camera_that_is_not_there_is_one_sentence(folder: Path) -> None:
         (("--size", "large"), "expected a size as WIDTHxHEIGHT, as in 1280x720, got 'large'", 2),
         (("--size", "0x10"), "expected a size as WIDTHxHEIGHT, as in 1280x720, got '0x10'", 2),
         (("--record", "x.gif"), "expected a recording's name to end in .mp4, .mov, .mkv, .avi, got x.gif", 1),
-        (("--rate", "5"), "rate_hz is for a live source", 1),
-        (("--max-age", "-5"), "expected max_age_ms above 0, got -5.0", 1),
+        (("--rate", "5"), "--rate is for a camera or stream; of a file every frame is answered", 2),
+        (("--max-age", "-5"), "expected --max-age above 0 ms, got -5", 2),
+        (("--provider-option", "fast"), "expected --provider-option KEY=VALUE", 2),
+        (("--provider-option", "fast=yes"), "options belong to one provider, got fast for auto", 1),
     ],
 )
 def test_an_option_that_makes_no_sense_is_one_sentence(

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -12,7 +13,7 @@ import typer
 
 from ..errors import OptionError
 from . import options as shared
-from .progress import note
+from .progress import note, working
 from .serve import make_page
 from .stop import Stop
 
@@ -107,7 +108,8 @@ def camera(
         str | None, typer.Option(help="The four letters of the camera's format, as in MJPG.")
     ] = None,
     reconnect: Annotated[bool, typer.Option(help="Open a camera or stream that goes away again.")] = True,
-    provider: Annotated[str, typer.Option(help="The execution provider that the model runs on.")] = "auto",
+    provider: shared.Provider = "auto",
+    provider_option: shared.ProviderOptions = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
@@ -131,15 +133,28 @@ def camera(
     from ..runtime.sinks import Fan
     from ..runtime.sources import Capture, open_source
 
+    if max_age is not None and not max_age > 0:
+        raise OptionError(f"expected --max-age above 0 ms, got {max_age:g}")
     stop, live = Stop(), False
     with ExitStack() as stack:
         stack.enter_context(_notes(quiet=quiet))
         stack.enter_context(stop)
-        classifier = stack.enter_context(Classifier(model, provider, threads, spinning=spin))
+        classifier = stack.enter_context(
+            Classifier(
+                model,
+                provider,
+                threads,
+                provider_options=shared.provider_options(provider_option),
+                spinning=spin,
+                compiling=partial(working, quiet=quiet),
+            )
+        )
         page = make_page(serve, token=serve_token, classifier=classifier, model=model)
         capture = Capture(size=_size(size), fps=fps, fourcc=fourcc, reconnect=reconnect)
         opened = stack.enter_context(open_source(source, capture=capture))
         live = opened.live
+        if rate is not None and not live:
+            raise OptionError("--rate is for a camera or stream; of a file every frame is answered")
         answers = watch(
             classifier,
             opened,
