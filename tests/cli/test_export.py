@@ -130,6 +130,7 @@ def test_another_image_size_resamples_the_positions_and_asks_for_its_preprocessi
     assert right > len(samples) / 4
 
 
+@pytest.mark.slow
 def test_the_reason_for_float32_is_told(
     call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
@@ -441,6 +442,7 @@ def test_an_interpreter_without_the_provider_is_told_before_the_search(
     assert not listing(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_capsule_is_chosen_sized_and_left_out(
     call: Call, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ but                 the images of others are likelier without the temperature
     assert json.loads(info("calibrated.onnx", "--json")[1])["scores"] == SCORES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_torch_thread")
 def test_export_fits_and_check_measures(
     monkeypatch: pytest.MonkeyPatch,

@@ -19,6 +19,9 @@ from vit_edge.runtime.preprocess import Preprocessing, preprocess
 from ..training.pictures import paint
 from .command import call
 
+# Every one of them trains a network in a process of its own.
+pytestmark = pytest.mark.slow
+
 SMALL = ("--image-size", "8", "--epochs", "6", "--batch-size", "8", "--augment", "shift", "--ema", "0.9")
 
 
@@ -197,7 +200,6 @@ def test_a_run_leaves_all_that_one_looks_for(tmp_path: Path) -> None:
     np.testing.assert_allclose(logged, told, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_by_the_same_command(tmp_path: Path) -> None:
     """Ctrl-C in the evening, --resume in the morning."""
     data = paint(tmp_path / "data", each=6)
@@ -210,7 +212,6 @@ def test_a_stopped_run_goes_on_by_the_same_command(tmp_path: Path) -> None:
     assert "began with learning_rate 0.001, not 0.5" in changed.stderr
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_fine_tuned_with_its_head_or_a_new_one(tmp_path: Path) -> None:
     """The same classes go on, others begin anew, and either is said."""
     data = paint(tmp_path / "data", each=8)
@@ -235,7 +236,6 @@ def test_a_checkpoint_is_fine_tuned_with_its_head_or_a_new_one(tmp_path: Path) -
     np.testing.assert_array_equal(kept.state_dict()[name], before.state_dict()[name])
 
 
-@pytest.mark.slow
 def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
     """Distillation and quantization-aware training are what a user adds to the same command."""
     data = paint(tmp_path / "data", each=8)

@@ -16,6 +16,9 @@ from ..training.data.conftest import pack_folder, write_cifar
 from ..training.pictures import paint
 from .command import call, environment
 
+# Every one of them trains a network in a process of its own.
+pytestmark = pytest.mark.slow
+
 SMALL = ("--image-size", "8", "--epochs", "1", "--batch-size", "8")
 
 PAGE = Path(vit_edge.__file__).parents[1] / "docs" / "data.md"
@@ -55,7 +58,6 @@ def test_a_list_trains(photos: Path, tmp_path: Path) -> None:
     assert config["images"]["training"]["classes"] == {"blue": 8, "green": 8, "red": 8}
 
 
-@pytest.mark.slow
 def test_cifar_trains_from_its_archive(photos: Path, tmp_path: Path) -> None:
     """As it is downloaded, with the names of its classes and its own test images."""
     write_cifar(tmp_path / "cifar-10-batches-bin")
@@ -67,7 +69,6 @@ def test_cifar_trains_from_its_archive(photos: Path, tmp_path: Path) -> None:
     assert "validated on the set's own test images\n" in told
 
 
-@pytest.mark.slow
 def test_shards_train_by_a_pattern(photos: Path, tmp_path: Path) -> None:
     """The braces are ours to read, since a shell's are written out before."""
     pack_folder(photos, "train-{:03}.tar", count=3)

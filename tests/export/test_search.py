@@ -43,6 +43,9 @@ from vit_edge.runtime.preprocess import Preprocessing, preprocess
 
 from ..conftest import DIGITS
 
+# Every one of them exports networks.
+pytestmark = pytest.mark.slow
+
 PREPROCESSING = Preprocessing.parse("resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5")
 
 # So much the planted channels dwarf the others, and so the place of the channel; a power of two scales exactly.
