@@ -30,7 +30,7 @@ from vit_edge.training import (
     new_model,
     open_run,
 )
-from vit_edge.training.fit import to_network
+from vit_edge.training.learner import to_network
 from vit_edge.training.optimizer import parameter_groups
 
 from .pictures import paint

@@ -1,14 +1,16 @@
 """Training: from a folder of images to a checkpoint."""
 
-from .fit import Epoch, Step, evaluate, fit, new_model
+from .evaluate import evaluate
+from .fit import fit
 from .images import Decoded, ImageSet, check_apart, check_classes, check_memory, decode, gather
 from .processes import Processes
 from .recipe import Recipe
 from .report import Report
 from .run import BEST, LAST, METRICS, best_epoch, open_run, write_config
 from .split import split
-from .start import Start, open_start, start_from, start_new
+from .start import Start, new_model, open_start, start_from, start_new
 from .teacher import Teacher, class_places
+from .told import Epoch, Step
 
 __all__ = [
     "BEST",

@@ -1,7 +1,6 @@
 """The moving average of a network's weights, which mostly answers better than the weights themselves."""
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -30,14 +29,11 @@ class Average:
                 since random weights would stay in it for long (as TensorFlow's ExponentialMovingAverage).
         """
         kept = min(self._decay, (1 + step) / (10 + step))
-        mine = [value for value in self.model.state_dict().values() if value.is_floating_point()]
-        theirs = [value for value in model.state_dict().values() if value.is_floating_point()]
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        # What is frozen is the same in both.
+        mine, theirs = zip(*((one, two) for one, two in pairs if two.requires_grad), strict=True)
         torch._foreach_lerp_(mine, theirs, 1 - kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give the averaged weights."""
         return self.model.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take averaged weights back, in place."""
-        self.model.load_state_dict(state)

@@ -1,9 +1,12 @@
 """Training batches: which images, who loads them, and what of each batch a process has."""
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -77,6 +80,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Give the batches of an epoch.
 
@@ -88,9 +92,10 @@ def batches(
         rank: Which process this is.
         world: Of how many.
         workers: How many processes load and change images beside this one; 0 does it here.
+        pinned: Whether batches lie where a GPU can fetch them while it computes.
 
     Raises:
-        TrainingError: A worker died.
+        TrainingError: An image can no longer be read, or a worker died; see `worker_errors` for the latter.
     """
     places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
     parts = [
@@ -109,14 +114,29 @@ def batches(
         collate_fn=_collate,
         # It draws a seed that nobody uses; from the generator of all, that would change what others draw.
         generator=torch.Generator(),
-        multiprocessing_context="fork" if workers else None,
+        # Where it can be, images that are held in memory are shared and not copied.
+        multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
+        pin_memory=pinned,
         worker_init_fn=_alone if workers else None,
     )
-    try:
+    with worker_errors():
         for number, (images, targets) in enumerate(loader, start=start):
             low, high = parts[number]
             whole = len(places[number * recipe.batch_size : (number + 1) * recipe.batch_size])
             yield Batch(images, targets, mine[number], low, float(high > low), whole)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Say in a sentence what went wrong in a process that loads images.
+
+    torch hears of its death by a signal, and so raises wherever this process happens to be.
+
+    Raises:
+        TrainingError: An image can no longer be read, or a worker died.
+    """
+    try:
+        yield
     except ImageError as error:
         # All were read before; what a worker raises comes with its traceback, the sentence last.
         sentence = str(error).strip().rpartition(f"{ImageError.__name__}: ")[2]
@@ -126,9 +146,11 @@ def batches(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        # Where the worker could still say why, its traceback's last line does.
+        said = str(error).strip().splitlines()[-1].strip() if "Traceback" in str(error) else str(error)
         raise TrainingError(
-            f"a process that loads images died ({' '.join(str(error).split())}); where memory is short, give fewer "
-            "with --workers, or 0"
+            f"a process that loads images died ({' '.join(said.split())}); where memory is short, give fewer with "
+            "--workers, or 0, then go on with --resume"
         ) from error
 
 
@@ -175,3 +197,5 @@ def _collate(examples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 def _alone(worker: int) -> None:
     # Workers share the cores among them; a thread pool in each would only get in the way.
     torch.set_num_threads(1)
+    # OpenCV's threads did not come along when this process was split off.
+    cv2.setNumThreads(1)

@@ -1,12 +1,17 @@
 """What a run shows of itself beside its numbers: curves as a picture, and events for TensorBoard."""
 
 import importlib.util
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .fit import Epoch, Step
-from .run import best_epoch, read_metrics
+from .run import best_epoch, read_metrics, unwritable
+from .told import Epoch, Step
 
 CURVES = "curves.png"
 """Losses, accuracy and learning rate over the epochs."""
@@ -26,36 +31,98 @@ class Report:
     """
 
     def __init__(self, run: Path) -> None:
+        """Prepare to report on a run, in the process that writes its files.
+
+        Args:
+            run: The run's folder.
+        """
         self._run = run
-        self._writer: Any = None
+        self._events: _Events | None = None
+        self._last = 0
 
     def __enter__(self) -> Self:
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._run / EVENTS))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
 
     def step(self, step: Step) -> None:
-        """Log a step."""
-        if self._writer is not None:
-            self._writer.add_scalar("step/loss", step.loss, step.step)
-            self._writer.add_scalar("step/learning_rate", step.learning_rate, step.step)
+        """Log a step; the first that comes says where the run goes on, and what was logged beyond is void.
+
+        Raises:
+            TrainingError: The events cannot be written.
+        """
+        if not self._last and importlib.util.find_spec("tensorboard") is not None:
+            self._events = _Events(self._run / EVENTS, step.step)
+        self._last = step.step
+        if self._events is not None:
+            values = {"step/loss": step.loss, "step/learning_rate": step.learning_rate}
+            self._events.write(step.step, values)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Log an epoch, and draw the curves anew."""
-        if self._writer is not None:
-            for name in ("loss", "val_loss", "val_accuracy", "images_per_second"):
-                self._writer.add_scalar(f"epoch/{name}", getattr(epoch, name), epoch.epoch)
-            self._writer.flush()
+        """Log an epoch at its last step, and draw the curves anew.
+
+        Raises:
+            TrainingError: Events or curves cannot be written.
+        """
+        if self._events is not None:
+            names = ("loss", "val_loss", "val_accuracy", "images_per_second")
+            self._events.write(self._last, {f"epoch/{name}": getattr(epoch, name) for name in names})
+            self._events.flush()
         if importlib.util.find_spec("matplotlib") is not None:
-            draw_curves(self._run)
+            try:
+                draw_curves(self._run)
+            except OSError as error:
+                raise unwritable(self._run / CURVES, error) from error
+
+
+class _Events:
+    """A file of TensorBoard's events. Its own writer does this in a thread, whose errors nobody can catch."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder = folder
+        name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        try:
+            if step == 1 and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(exist_ok=True)
+            self._file = (folder / name).open("wb")
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        self._records = RecordWriter(self._file)
+        self._event = Event
+        self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        # What has this step or a later one in other files is void.
+        self._put(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._put(self._event(wall_time=time.time(), step=step, summary=Summary(value=entries)))
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+
+    def close(self) -> None:
+        # What is left cannot matter more than how the run ended.
+        with suppress(OSError):
+            self._file.close()
+
+    def _put(self, event: Any) -> None:
+        try:
+            self._records.write(event.SerializeToString())
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
 
 
 def draw_curves(run: Path) -> None:
@@ -89,5 +156,8 @@ def draw_curves(run: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     unfinished = run / f".{CURVES}"
-    FigureCanvasAgg(figure).print_png(str(unfinished))  # type: ignore[no-untyped-call]
-    unfinished.replace(run / CURVES)
+    try:
+        FigureCanvasAgg(figure).print_png(str(unfinished))  # type: ignore[no-untyped-call]
+        unfinished.replace(run / CURVES)
+    finally:
+        unfinished.unlink(missing_ok=True)

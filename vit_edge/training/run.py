@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import TrainingError
 
 if TYPE_CHECKING:
-    from .fit import Epoch
+    from .told import Epoch
 
 BEST = "best.safetensors"
 """The checkpoint of the epoch with the best validation accuracy."""
@@ -74,7 +74,7 @@ def record(folder: Path, epoch: "Epoch") -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -111,10 +111,13 @@ def _replace(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> TrainingError:
-    return TrainingError(f"cannot write {path}: {error.strerror}; check the folder and the disk")
+def unwritable(path: Path, error: OSError) -> TrainingError:
+    """Give the error for a file of a run that cannot be written."""
+    return TrainingError(
+        f"cannot write {path}: {error.strerror}; check the folder and the disk, then go on with --resume"
+    )

@@ -9,7 +9,6 @@ from ..errors import TrainingError
 from ..models import ViT, ViTConfig
 from ..runtime.labels import Labels
 from ..runtime.preprocess import Preprocessing
-from .fit import new_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +24,13 @@ class Start:
     model: ViT
     preprocessing: Preprocessing
     told: str
+
+
+def new_model(config: ViTConfig, *, seed: int) -> ViT:
+    """Make a network with random weights: the same for the same seed, and no other chance is touched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ViT(config)
 
 
 def start_new(config: ViTConfig, preprocessing: Preprocessing, *, seed: int) -> Start:

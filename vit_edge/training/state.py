@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import TrainingError
+from ..models import ViTConfig
+from ..runtime.labels import Labels
 from .batches import Examples
 from .recipe import Recipe
 
@@ -36,6 +38,8 @@ def save_state(run: Path, state: Mapping[str, Any]) -> None:
         unfinished.replace(path)
     # torch's zip writer raises a RuntimeError where the disk is full.
     except (OSError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):  # a signal that came meanwhile, and is no matter of this file
+            raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise TrainingError(
             f"cannot write {path} ({reason}); free some space, then go on with --resume"
@@ -44,16 +48,28 @@ def save_state(run: Path, state: Mapping[str, Any]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def load_state(run: Path, recipe: Recipe, data: str) -> dict[str, Any] | None:
+def forget_state(run: Path) -> None:
+    """Remove the state of an earlier run, which the one that begins must not go on from.
+
+    Raises:
+        TrainingError: It cannot be removed.
+    """
+    try:
+        (run / STATE).unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot replace {run / STATE} ({error.strerror}); check the folder") from error
+
+
+def load_state(run: Path, recipe: Recipe, asked: Mapping[str, str]) -> dict[str, Any] | None:
     """Read a run's state; None where it never came to write one.
 
     Args:
         run: The run's folder.
         recipe: What it is to go on with.
-        data: The `fingerprint` of its images.
+        asked: The `fingerprint` of what it is to go on with.
 
     Raises:
-        TrainingError: The file is damaged, or recipe or images are others than the run began with.
+        TrainingError: The file is damaged, or recipe, network, classes or images are others than the run began with.
     """
     path = run / STATE
     if not path.exists():
@@ -73,17 +89,22 @@ def load_state(run: Path, recipe: Recipe, data: str) -> dict[str, Any] | None:
         old = json.loads(state["recipe"])
         told = ", ".join(f"{name} {old.get(name)!r}, not {getattr(recipe, name)!r}" for name in differing)
         raise TrainingError(f"the run in {run} began with {told}; go on with what it began with")
-    if state["data"] != data:
+    if others := [name for name, value in asked.items() if state["asked"].get(name) != value]:
         raise TrainingError(
-            f"the run in {run} began with other images; give the same, or start anew in another folder"
+            f"the run in {run} began with other {' and other '.join(others)}; give the same, or start anew in another "
+            "folder"
         )
     return state
 
 
-def fingerprint(*sets: Examples) -> str:
-    """Give a digest of what sets of images are: how many, and of which classes in which order."""
+def fingerprint(config: ViTConfig, labels: Labels, *sets: Examples) -> dict[str, str]:
+    """Give digests of what a run is of: the network's sizes, the classes, and how many images of which class."""
     sha256 = hashlib.sha256()
     for examples in sets:
         sha256.update(f"{len(examples)} {examples.preprocessing}\n".encode())
         sha256.update(np.ascontiguousarray(examples.targets, np.int64).tobytes())
-    return sha256.hexdigest()
+    return {
+        "sizes of the network": json.dumps(config.to_dict()),
+        "classes": json.dumps([[label.name, label.id] for label in labels.items]),
+        "images": sha256.hexdigest(),
+    }

@@ -1,0 +1,88 @@
+"""Processes that load images, and what becomes of a run when one of them dies."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vit_edge.checkpoint import load_checkpoint
+from vit_edge.errors import TrainingError
+from vit_edge.training import ImageSet, Recipe, Step, fit, new_model, open_run
+from vit_edge.training.run import LAST
+
+from .test_fit import CONFIG, LABELS, PREPROCESSING, painted
+
+RECIPE = Recipe(epochs=2, batch_size=2, learning_rate=3e-3, augment="trivial", flip=True)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, ImageSet]:
+    folder = tmp_path_factory.mktemp("pictures")
+    return painted(folder / "training"), painted(folder / "validation", seed=1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """The system kills the largest process where memory is short; the run then goes on with fewer workers."""
+    run = open_run(tmp_path / "run")
+
+    def kill(step: Step) -> None:
+        if step.step == 3:
+            workers = psutil.Process().children()
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    with pytest.raises(
+        TrainingError, match=r"a process that loads images died \(.*Killed.*--workers"
+    ) as error:
+        list(
+            fit(
+                new_model(CONFIG, seed=0),
+                *sets,
+                labels=LABELS,
+                recipe=RECIPE,
+                run=run,
+                workers=2,
+                save_every_s=0,
+                on_step=kill,
+            )
+        )
+    assert "\n" not in str(error.value)
+    assert not [path for path in run.iterdir() if path.suffix == ".safetensors"]
+    list(fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=RECIPE, run=run, resume=True))
+    whole = open_run(tmp_path / "whole")
+    list(fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=RECIPE, run=whole))
+    one, two = (load_checkpoint(path / LAST).model.state_dict() for path in (run, whole))
+    assert all(torch.equal(one[name], value) for name, value in two.items())
+
+
+class _Failing(ImageSet):
+    def example(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_says_why_in_a_line(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """What it raises comes here with its traceback, of which a user wants the last line."""
+    failing = _Failing(sets[0].pixels, sets[0].targets, PREPROCESSING)
+    with pytest.raises(
+        TrainingError, match=r"images died \(RuntimeError: unable .* device \(28\)\)"
+    ) as error:
+        list(
+            fit(
+                new_model(CONFIG, seed=0),
+                failing,
+                sets[1],
+                labels=LABELS,
+                recipe=RECIPE,
+                run=tmp_path,
+                workers=1,
+            )
+        )
+    assert "\n" not in str(error.value)

@@ -1,0 +1,115 @@
+"""The features of a frozen network, computed once: what is trained on them is its head alone (a linear probe)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..models import ViT
+from .batches import Batch, Examples
+from .chance import order
+from .evaluate import prepared, sums
+from .images import MEMORY_LIMIT
+from .recipe import Recipe
+
+# Always the same, since the last bits of a feature may depend on how many are computed at once.
+_BATCH = 64
+
+
+class Heads(nn.Module):
+    """What of a network stands behind its features."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.head = model.head
+        self.head_dist = model.head_dist if model.config.distilled else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Take (batch, heads, width) to what `ViT.forward` gives."""
+        logits: Tensor = self.head(features[:, 0])
+        if self.head_dist is None:
+            return logits
+        both = torch.stack([logits, self.head_dist(features[:, 1])], dim=1)
+        return both if self.training else both.mean(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Features of a set of images.
+
+    Attributes:
+        features: (images, heads, width) float32, where they are computed with.
+        targets: (images,) int64, the classes.
+        shards: As of the images.
+    """
+
+    features: Tensor
+    targets: Tensor
+    shards: NDArray[np.int64] | None
+
+
+def can_hold(model: ViT, images: Examples) -> bool:
+    """Whether the features of images fit into memory."""
+    heads = 2 if model.config.distilled else 1
+    return len(images) * heads * model.config.width * 4 <= MEMORY_LIMIT
+
+
+def stays(recipe: Recipe) -> bool:
+    """Whether every epoch of a frozen network sees the same features."""
+    changed = (recipe.augment != "none", recipe.crop_scale < 1, recipe.flip, recipe.erasing)
+    return not any((*changed, recipe.mixup, recipe.cutmix, recipe.drop_path, recipe.distillation != "none"))
+
+
+def hold(model: ViT, images: Examples, *, told: Callable[[int], None]) -> Held:
+    """Compute the features of images, prepared by the runtime's own code.
+
+    Args:
+        model: The network; it is left in evaluation mode.
+        images: The images.
+        told: Called with how many were looked at since the last call.
+
+    Raises:
+        TrainingError: Memory is short.
+    """
+    model.eval()
+    device = model.cls_token.device
+    heads = [model.head, model.head_dist] if model.config.distilled else [model.head]
+    features = torch.empty(len(images), len(heads), model.config.width, device=device)
+    caught: list[Tensor] = []
+    handles = [head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0])) for head in heads]
+    try:
+        with torch.no_grad():
+            for start in range(0, len(images), _BATCH):
+                places = list(range(start, min(start + _BATCH, len(images))))
+                caught.clear()
+                model(prepared(images, places).to(device))
+                features[start : start + len(places)] = torch.stack(caught, dim=1)
+                told(len(places))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Held(features, torch.from_numpy(np.asarray(images.targets, np.int64)).to(device), images.shards)
+
+
+def held_batches(held: Held, recipe: Recipe, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """Give the batches of an epoch, as `batches` does, with features in the place of images."""
+    places = order(recipe.seed, epoch, len(held.targets), shards=held.shards)
+    for first in range(start * recipe.batch_size, len(places), recipe.batch_size):
+        chosen = places[first : first + recipe.batch_size]
+        index = torch.from_numpy(chosen).to(held.targets.device)
+        yield Batch(held.features[index], held.targets[index], chosen, 0, 1.0, len(chosen))
+
+
+def evaluate_held(model: ViT, held: Held) -> tuple[float, float]:
+    """Give a network's mean loss and accuracy on images whose features are known, as `evaluate` does."""
+    heads = Heads(model).eval()
+    loss, right = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(held.targets), 4096):
+            chosen = slice(start, start + 4096)
+            part_loss, part_right = sums(heads(held.features[chosen]), held.targets[chosen])
+            loss, right = loss + part_loss, right + part_right
+    return loss / len(held.targets), right / len(held.targets)
