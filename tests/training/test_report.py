@@ -101,10 +101,11 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     ):
         report.epoch(EPOCH)
     assert not (tmp_path / CURVES).exists()
-    with (
-        full_disk(300),
-        pytest.raises(TrainingError, match=r"cannot write .*events: File too large"),
-        Report(tmp_path) as report,
-    ):
-        for number in range(1, 1000):
-            report.step(replace(STEP, step=number))
+
+    def steps() -> None:
+        with Report(tmp_path) as report:
+            for number in range(1, 1000):
+                report.step(replace(STEP, step=number))
+
+    with full_disk(300), pytest.raises(TrainingError, match=r"cannot write .*events: File too large"):
+        steps()
