@@ -1,6 +1,9 @@
 """What the recipe adds to the loop: averages, shares of the rate, frozen weights, teachers, quantizers."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +230,122 @@ def test_short_memory_says_which_batch_would_fit(
         list(fit(model, *sets, labels=LABELS, recipe=replace(RECIPE, batch_size=16), run=tmp_path))
     assert batch_that_fits(model, 64, torch.device("cpu")) == 4
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_validation_that_does_not_fit_is_answered_in_smaller_parts(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch size that was made small for training must not fail at the end of the first epoch."""
+    model = new_model(CONFIG, seed=0)
+    expected = evaluate(model, sets[1])
+    real, limit = model.patch_embed.forward, 5
+
+    def bounded(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > limit:
+            torch.empty(1 << 60, dtype=torch.uint8)  # the processor's allocator refuses
+        return real(pixels)
+
+    monkeypatch.setattr(model.patch_embed, "forward", bounded)
+    assert evaluate(model, sets[1]) == pytest.approx(expected, rel=1e-6)
+    limit = 0
+    with pytest.raises(
+        TrainingError, match="memory ran out on cpu with 1 validation images; train a smaller"
+    ):
+        evaluate(model, sets[1])
+
+
+def test_what_is_no_number_is_traced_to_its_cause(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """A rate that is lowered in vain costs as many runs as there are patience."""
+    broken = new_model(CONFIG, seed=0)
+    torch.nn.init.constant_(broken.blocks[1].mlp.fc1.bias, math.nan)
+    expected = r"the loss became nan at step 1 of 6 \(epoch 1\): the weights blocks\.1\.mlp\.fc1\.bias hold"
+    with pytest.raises(TrainingError, match=expected):
+        list(fit(broken, *sets, labels=LABELS, recipe=RECIPE, run=tmp_path))
+    teacher = Teacher(broken.eval(), PREPROCESSING, torch.arange(3))
+    recipe = replace(RECIPE, distillation="soft")
+    with pytest.raises(TrainingError, match="the teacher's answers are no numbers; give another"):
+        list(
+            fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=recipe, run=tmp_path, teacher=teacher)
+        )
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_frozen_features_are_computed_once(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distilled: bool
+) -> None:
+    """A linear probe without changes to images sees the same features in every epoch: the same head, far sooner."""
+    config = replace(CONFIG, distilled=distilled)
+    recipe = replace(RECIPE, epochs=5, freeze=True, augment="none", ema=0.9)
+    looked: list[tuple[int, int]] = []
+    model = new_model(config, seed=0)
+    images = 0
+    real = model.patch_embed.forward
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal images
+        images += len(pixels)
+        return real(pixels)
+
+    monkeypatch.setattr(model.patch_embed, "forward", counted)
+    run = open_run(tmp_path / "held")
+    held = list(
+        fit(
+            model,
+            *sets,
+            labels=LABELS,
+            recipe=recipe,
+            run=run,
+            on_features=lambda done, total: looked.append((done, total)),
+        )
+    )
+    assert images == len(sets[0]) + len(sets[1]) == looked[-1][0] == looked[-1][1]
+    monkeypatch.undo()
+    plain = new_model(config, seed=0)
+    monkeypatch.setattr("vit_edge.training.loop.can_hold", lambda model, images: False)
+    expected = list(fit(plain, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "plain")))
+    torch.testing.assert_close(model.head.weight, plain.head.weight, rtol=0, atol=1e-5)
+    for one, two in zip(held, expected, strict=True):
+        assert (one.loss, one.val_loss) == pytest.approx((two.loss, two.val_loss), abs=1e-5)
+        assert one.val_accuracy == two.val_accuracy
+    told = evaluate(load_checkpoint(run / LAST).model, sets[1])
+    assert told == pytest.approx((held[-1].val_loss, held[-1].val_accuracy), abs=1e-5)
+
+
+_COMPILED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tests.training.test_learning import RECIPE, CONFIG, LABELS, fit, new_model, painted
+from vit_edge.errors import TrainingError
+folder = Path(sys.argv[1])
+sets = painted(folder / "training"), painted(folder / "validation", seed=1)
+try:
+    list(fit(new_model(CONFIG, seed=0), *sets, labels=LABELS, recipe=replace(RECIPE, compile=True), run=folder))
+except TrainingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_one_sentence(tmp_path: Path) -> None:
+    """Torch finds out at the first step only, and says so in a hundred lines."""
+    environment = {name: value for name, value in os.environ.items() if name != "CXX"}
+    environment |= {
+        "PATH": "",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("torch.compile failed ("), done.stderr[-2000:]
+    assert done.stdout.count("\n") == 1
+    assert "install a C++ compiler such as g++, or leave out --compile" in done.stdout
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import torch
 from vit_edge.checkpoint import load_checkpoint
 from vit_edge.errors import TrainingError
 from vit_edge.models import ViT
+from vit_edge.runtime.labels import Labels
 from vit_edge.training import BEST, Epoch, ImageSet, Recipe, Step, fit, new_model, open_run
 from vit_edge.training.run import LAST, METRICS
 from vit_edge.training.state import STATE
@@ -207,3 +208,67 @@ def test_epochs_are_plain_values(whole: Path) -> None:
     """Every line of the metrics reads back as what the loop yielded."""
     lines = [json.loads(line) for line in (whole / METRICS).read_text().splitlines()]
     assert [asdict(Epoch(**line)) for line in lines] == lines
+
+
+def test_a_run_with_quantizers_keeps_its_grids_within_an_epoch(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """They are laid where an epoch begins; laid again in its middle they would be others."""
+    recipe = replace(RECIPE, quantize=True)
+    go(sets, tmp_path / "whole", recipe=recipe)
+    go(sets, tmp_path / "run", recipe=recipe, stop_at=5)
+    go(sets, tmp_path / "run", recipe=recipe, resume=True)
+    assert same(tmp_path / "run" / LAST, tmp_path / "whole" / LAST)
+    assert told(tmp_path / "run") == told(tmp_path / "whole")
+
+
+def test_a_linear_probe_goes_on_as_well(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """Its features are computed again, and must be the same."""
+    recipe = Recipe(epochs=3, batch_size=8, learning_rate=3e-3, augment="none", freeze=True)
+    go(sets, tmp_path / "whole", recipe=recipe)
+    go(sets, tmp_path / "run", recipe=recipe, stop_at=5)
+    go(sets, tmp_path / "run", recipe=recipe, resume=True)
+    assert same(tmp_path / "run" / LAST, tmp_path / "whole" / LAST)
+
+
+def test_another_network_or_other_classes_are_refused(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """The state would not fit, or be of another question."""
+    run = tmp_path / "run"
+    go(sets, run, stop_at=4)
+
+    def other(**changes: Any) -> None:
+        model = new_model(changes.get("config", CONFIG), seed=0)
+        labels = changes.get("labels", LABELS)
+        list(fit(model, *sets, labels=labels, recipe=RECIPE, run=run, resume=True))
+
+    with pytest.raises(TrainingError, match="began with other sizes of the network; give the same"):
+        other(config=replace(CONFIG, depth=1))
+    with pytest.raises(TrainingError, match="began with other classes"):
+        other(labels=Labels.of(["sky", "grass", "rose"]))
+
+
+def test_a_run_that_begins_anew_forgets_the_old_state(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """Killed before its first save, it must not be taken for the run that it replaces."""
+    run = tmp_path / "run"
+    go(sets, run)
+    with pytest.raises(StoppedError):
+        list(
+            fit(
+                new_model(CONFIG, seed=0),
+                *sets,
+                labels=LABELS,
+                recipe=RECIPE,
+                run=open_run(run, force=True),
+                on_step=stopped,
+            )
+        )
+    assert (run / BEST).exists()
+    assert not (run / STATE).exists()
+
+
+def stopped(step: Step) -> None:
+    raise StoppedError
