@@ -236,6 +236,19 @@ def test_a_checkpoint_is_fine_tuned_with_its_head_or_a_new_one(tmp_path: Path) -
     np.testing.assert_array_equal(kept.state_dict()[name], before.state_dict()[name])
 
 
+def test_a_linear_probe_changes_no_image_where_none_is_asked_for(tmp_path: Path) -> None:
+    """`--augment none` changes nothing at all, so that a frozen network's features are computed once."""
+    data = paint(tmp_path / "data", each=8)
+    assert call("train", data, "-o", tmp_path / "first", *SMALL).returncode == 0
+    best = tmp_path / "first" / "best.safetensors"
+    options = ("--freeze", "--augment", "none", "--epochs", "3", "--batch-size", "8")
+    done = call("train", data, "-o", tmp_path / "probe", "--from", best, *options)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "probe" / "config.json").read_text())
+    assert config["recipe"]["crop_scale"] == 1
+    assert len((tmp_path / "probe" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
     """Distillation and quantization-aware training are what a user adds to the same command."""
     data = paint(tmp_path / "data", each=8)

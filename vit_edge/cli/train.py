@@ -99,8 +99,12 @@ def train(
     ] = "trivial",
     magnitude: Annotated[int, typer.Option(help="RandAugment's, 0 to 30.")] = 9,
     crop_scale: Annotated[
-        float, typer.Option(help="The least share of its area that a random crop keeps.")
-    ] = 0.6,
+        float | None,
+        typer.Option(
+            help="The least share of its area that a random crop keeps; 1 crops nothing.",
+            show_default="0.6; 1 with --augment none",
+        ),
+    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror half of the images; wrong for digits, text and signs.")
     ] = False,
@@ -221,7 +225,7 @@ def train(
             "clip_norm": clip_norm,
             "augment": augment,
             "magnitude": magnitude,
-            "crop_scale": crop_scale,
+            "crop_scale": (1.0 if augment == "none" else 0.6) if crop_scale is None else crop_scale,
             "flip": flip,
             "erasing": erasing,
             "cutmix": cutmix,
@@ -273,6 +277,9 @@ def train(
             if processes.first:
                 report.step(step)
 
+        def on_features(looked: int, total: int) -> None:
+            advance(0, note=f"{looked} of {total} images looked at by the frozen network")
+
         for epoch in fit(
             begun.model,
             training_set,
@@ -285,6 +292,7 @@ def train(
             workers=_workers(workers, held=training_set.cropped and augment == "shift"),
             resume=resume,
             on_step=on_step,
+            on_features=on_features,
         ):
             if processes.first:
                 report.epoch(epoch)
