@@ -349,6 +349,9 @@ def test_a_machine_without_a_compiler_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The distutils package is deprecated:DeprecationWarning"
+)  # torch's compiler
 def test_a_compiled_network_learns_the_same(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
     """torch.compile is a matter of speed."""
     losses = []
