@@ -257,7 +257,7 @@ def test_a_validation_that_does_not_fit_is_answered_in_smaller_parts(
 def test_what_is_no_number_is_traced_to_its_cause(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
     """A rate that is lowered in vain costs as many runs as there are patience."""
     broken = new_model(CONFIG, seed=0)
-    torch.nn.init.constant_(broken.blocks[1].mlp.fc1.bias, math.nan)
+    torch.nn.init.constant_(broken.get_parameter("blocks.1.mlp.fc1.bias"), math.nan)
     expected = r"the loss became nan at step 1 of 6 \(epoch 1\): the weights blocks\.1\.mlp\.fc1\.bias hold"
     with pytest.raises(TrainingError, match=expected):
         list(fit(broken, *sets, labels=LABELS, recipe=RECIPE, run=tmp_path))

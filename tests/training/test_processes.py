@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ def train(folder: Path, run: Path, *, stop_at: int = 0) -> None:
 
     def look(step: Step) -> None:
         if os.environ.get("SHARDED"):
-            (half,) = {len(value.to_local()) for name, value in model.named_parameters() if "qkv.b" in name}  # type: ignore[operator]
+            shards: list[Any] = [value for name, value in model.named_parameters() if "qkv.b" in name]
+            (half,) = {len(value.to_local()) for value in shards}
             assert half == 3 * CONFIG.width // 2
         if step.step == stop_at:
             raise InterruptedError
