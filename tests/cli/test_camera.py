@@ -188,19 +188,20 @@ def test_a_signal_ends_a_live_session_well(number: int, folder: Path) -> None:
         mjpeg_server(size=(320, 240)) as server,
         running(folder, server.url, "--json", "--no-window", "--record", "out.mp4") as run,
     ):
-        run.wait_for(30)
+        run.wait_for(60)
         status, said, seconds = run.stop(number)
     assert status == 0, said
     assert seconds < 3
     lines = [json.loads(line) for line in run.lines]
-    (summary,) = said.splitlines()
+    # A machine that is too busy to decode every frame says so before.
+    summary = said.splitlines()[-1]
     assert f"{len(lines)} answers to " in summary
     video = cv2.VideoCapture(str(folder / "out.mp4"))
     seen = 0
     while video.read()[0]:
         seen += 1
     # Of a constant rate, as long as the answers went.
-    assert seen / 25 == pytest.approx(lines[-1]["time"] - lines[0]["time"], abs=0.5)
+    assert seen / 25 == pytest.approx(lines[-1]["time"] - lines[0]["time"], abs=1)
     assert not list(folder.glob(".*"))
 
 
