@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import cv2
-import numpy as np
 
 from ..answer import Answer
 from ..errors import SinkError
@@ -115,7 +114,7 @@ class GrabSink:
         answer, unsure = work
         self._require_room()
         done, data = cv2.imencode(
-            _SUFFIX, np.ascontiguousarray(answer.image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+            _SUFFIX, cv2.cvtColor(answer.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
         )
         if not done:
             raise SinkError(f"OpenCV cannot write a JPEG of shape {answer.image.shape}")

@@ -171,7 +171,7 @@ class RecordSink:
                 ),
                 np.uint8,
             )
-        return np.ascontiguousarray(picture[..., ::-1])
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
 
     def _write(self) -> None:
         assert self._writer is not None

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import cv2
-import numpy as np
 
 from ..answer import Answer
 from ..draw import annotate
@@ -64,7 +63,7 @@ class WindowSink:
                 cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | _PLAIN)
                 cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
                 self._open = True
-            cv2.imshow(self._title, np.ascontiguousarray(picture[..., ::-1]))
+            cv2.imshow(self._title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         return self._going()
 
     def idle(self) -> bool:
