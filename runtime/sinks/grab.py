@@ -12,7 +12,7 @@ import cv2
 from ..answer import Answer
 from ..errors import SinkError
 from ..still import Scene
-from .worker import Worker
+from .worker import WorkedSink, Worker
 
 EVERY_S = 60.0
 """How often a frame is saved whatever its answer is."""
@@ -29,7 +29,7 @@ _QUALITY = 95
 _SUFFIX = ".jpg"
 
 
-class GrabSink:
+class GrabSink(WorkedSink[tuple[Answer, bool]]):
     """Saves frames into a folder, each whole or not at all."""
 
     name = "grabbing of frames"
@@ -64,7 +64,6 @@ class GrabSink:
         self._files = self._bytes = 0
         self._due_s = 0.0
         self._unsure = Scene()
-        self._worker: Worker[tuple[Answer, bool]] | None = None
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +76,7 @@ class GrabSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        worker, self._worker = self._worker, None
+        worker = self._dismiss()
         if worker is not None:
             worker.finish()
 
@@ -97,11 +96,6 @@ class GrabSink:
             self._due_s = now + self._every_s
             self._worker.give((answer, unsure))
         return True
-
-    def hurry(self) -> None:
-        """Take no more answers; those that were taken are still written."""
-        if (worker := self._worker) is not None:
-            worker.hurry()
 
     def _require_room(self) -> None:
         if self._files >= self._most_files or self._bytes >= self._most_bytes:

@@ -8,20 +8,19 @@ from typing import BinaryIO, Self
 
 from ..answer import Answer
 from ..errors import SinkError
-from .worker import Worker
+from .worker import WorkedSink, Worker
 
 # Enough for a reader that pauses for some seconds.
 _WAITING = 256
 
 
-class _Lines:
+class _Lines(WorkedSink[bytes]):
     """Writes lines of bytes into a stream, from a thread of its own."""
 
     name = "lines"
 
     def __init__(self, stream: BinaryIO, *, live: bool) -> None:
         self._stream, self._live = stream, live
-        self._worker: Worker[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._worker = Worker(self._write, size=_WAITING, newest=self._live)
@@ -30,18 +29,13 @@ class _Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        worker, self._worker = self._worker, None
+        worker = self._dismiss()
         if worker is None:
             return
         if not worker.finish():
             raise SinkError("nobody reads them, and the last ones are lost")
         if worker.left_undone:
             raise SinkError(f"their reader was too slow, and {worker.left_undone} are missing")
-
-    def hurry(self) -> None:
-        """Take no more answers; those that were taken are still written."""
-        if (worker := self._worker) is not None:
-            worker.hurry()
 
     def _put(self, line: str) -> None:
         if self._worker is not None:

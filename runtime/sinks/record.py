@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..answer import Answer
 from ..draw import annotate
 from ..errors import SinkError
-from .worker import Worker
+from .worker import WorkedSink, Worker
 
 LIVE_FPS = 25.0
 """The rate of a live source's recording: enough for the eye, and cheap to compute."""
@@ -32,7 +32,7 @@ _CHECK_S = 1.0
 _FINISH_S = 5.0
 
 
-class RecordSink:
+class RecordSink(WorkedSink[tuple[Answer, float]]):
     """Writes a video file, which gets its name when it is whole.
 
     A live source's answers come at an uneven rate: the picture of each moment is repeated until the next one, so that
@@ -61,7 +61,6 @@ class RecordSink:
             raise SinkError(f"expected a recording of more than 0 pictures a second, got {self._fps}")
         # Its suffix tells OpenCV the container.
         self._part = self._path.with_name(f".{self._path.stem}.{os.getpid()}.part{self._path.suffix}")
-        self._worker: Worker[tuple[Answer, float]] | None = None
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._picture: NDArray[np.uint8] | None = None
@@ -91,7 +90,7 @@ class RecordSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        worker, self._worker = self._worker, None
+        worker = self._dismiss()
         if worker is None:
             return
         self._closing = self._live
@@ -112,11 +111,6 @@ class RecordSink:
             # Not the answer's own time, which jumps when the computer's clock is set.
             self._worker.give((answer, time.monotonic() - answer.age_ms / 1e3))
         return True
-
-    def hurry(self) -> None:
-        """Take no more answers; those that were taken are still written."""
-        if (worker := self._worker) is not None:
-            worker.hurry()
 
     def _take(self, work: tuple[Answer, float]) -> None:
         answer, moment_s = work

@@ -84,3 +84,19 @@ class Worker(Generic[Work]):
         except Exception as error:  # raised again where work is given
             self._error = error
             self._belt.end(discard=True)
+
+
+class WorkedSink(Generic[Work]):
+    """What sinks whose slow work a worker does have in common; they hire it when they are entered."""
+
+    _worker: Worker[Work] | None = None
+
+    def hurry(self) -> None:
+        """Take no more answers; those that were taken are still written."""
+        if (worker := self._worker) is not None:
+            worker.hurry()
+
+    def _dismiss(self) -> Worker[Work] | None:
+        """Give the worker, to be finished; it gets no more work."""
+        worker, self._worker = self._worker, None
+        return worker
