@@ -159,15 +159,21 @@ class Screen:
         return (name.value or b"").decode("utf-8", "replace") if found else ""
 
 
+# XAnyEvent of Xlib.h: each kind of event begins with it.
+_EVENT = (
+    ("type", ctypes.c_int),
+    ("serial", ctypes.c_ulong),
+    ("send_event", ctypes.c_int),
+    ("display", ctypes.c_void_p),
+    ("window", ctypes.c_ulong),
+)
+
+
 class _ClientMessage(ctypes.Structure):
     """XClientMessageEvent of Xlib.h, with its data as longs."""
 
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("serial", ctypes.c_ulong),
-        ("send_event", ctypes.c_int),
-        ("display", ctypes.c_void_p),
-        ("window", ctypes.c_ulong),
+        *_EVENT,
         ("message_type", ctypes.c_ulong),
         ("format", ctypes.c_int),
         ("data", ctypes.c_long * 5),
@@ -178,11 +184,7 @@ class _Key(ctypes.Structure):
     """XKeyEvent of Xlib.h."""
 
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("serial", ctypes.c_ulong),
-        ("send_event", ctypes.c_int),
-        ("display", ctypes.c_void_p),
-        ("window", ctypes.c_ulong),
+        *_EVENT,
         ("root", ctypes.c_ulong),
         ("subwindow", ctypes.c_ulong),
         ("time", ctypes.c_ulong),
