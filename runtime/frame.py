@@ -22,3 +22,13 @@ class Frame:
     captured_s: float
     number: int
     name: str
+
+
+def capture_time(stamp_s: float, now_s: float) -> float:
+    """Give when a picture was taken: by its stamp, or *now_s* where that cannot be the time.
+
+    Args:
+        stamp_s: What the driver says, seconds: some stamp by another clock than `time.monotonic`, or not at all.
+        now_s: When the picture was handed over, as `time.monotonic` tells the time, seconds.
+    """
+    return stamp_s if now_s - 1 < stamp_s <= now_s else now_s

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frame import capture_time
 from .source import GoneError
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -62,9 +63,9 @@ class CaptureDevice:
         if not self._video.grab():
             raise GoneError(NO_MORE)
         now_s = time.monotonic()
-        # Some drivers stamp by another clock, or not at all.
-        stamp_s = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000 if self._stamped else 0.0
-        return stamp_s if now_s - 1 < stamp_s <= now_s else now_s
+        if not self._stamped:
+            return now_s
+        return capture_time(self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000, now_s)
 
     def retrieve(self) -> NDArray[Any] | None:
         """Decode it."""

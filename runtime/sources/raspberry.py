@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..frame import capture_time
 from .live import LiveSource
 from .source import Capture, GoneError
 
@@ -44,7 +45,7 @@ class _PiCamera:
         finally:
             request.release()
         # The time since the system's start, which is that of the monotonic clock unless the system slept.
-        return stamp_s if now_s - 1 < stamp_s <= now_s else now_s
+        return capture_time(stamp_s, now_s)
 
     def retrieve(self) -> NDArray[np.uint8] | None:
         """Give it."""
