@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from .live import LiveSource
-from .opencv import CaptureDevice, open_video
+from .opencv import CaptureDevice, fourcc_of, open_video
 from .source import Capture, GoneError
 
 _LOG = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _tell_differences(video: cv2.VideoCapture, capture: Capture, name: str) -> N
     if capture.fps is not None and fps > 0 and abs(fps - capture.fps) > 0.5:
         _LOG.warning("%s gives %g frames a second, not %g", name, fps, capture.fps)
     if capture.fourcc is not None:
-        fourcc = int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
+        fourcc = fourcc_of(video)
         if fourcc != capture.fourcc:
             _LOG.warning("%s gives the format %s, not %s", name, fourcc, capture.fourcc)
 

@@ -98,6 +98,12 @@ def stated_fps(video: cv2.VideoCapture) -> float | None:
     return float(fps) if 0 < fps <= 1000 else None
 
 
+def fourcc_of(video: cv2.VideoCapture) -> str:
+    """Give the four letters of the format in which a video's pictures come."""
+    code = int(video.get(cv2.CAP_PROP_FOURCC))
+    return code.to_bytes(4, "little", signed=True).decode("latin-1")
+
+
 def open_video(
     what: str | int, backend: int, settings: Sequence[int] = (), *, options: str | None = None
 ) -> cv2.VideoCapture | None:

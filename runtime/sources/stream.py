@@ -13,7 +13,7 @@ from ..image import read_image
 from .address import SCHEMES, redact, remove_secrets
 from .backlog import Backlog
 from .live import LiveSource
-from .opencv import CaptureDevice, ask_ffmpeg, open_video
+from .opencv import CaptureDevice, ask_ffmpeg, fourcc_of, open_video
 from .source import Capture, Device, GoneError
 
 # RTSP over TCP unless the server has only UDP, whose losses smear the picture; nothing kept from the time in which
@@ -26,10 +26,10 @@ _REFUSED_S = 2.0
 
 _REFUSED = "it cannot be opened"
 
-_MOTION_JPEG = b"MJPG"
+_MOTION_JPEG = "MJPG"
 
 # FFmpeg's parser puts out a picture of these codecs when the next one begins, when they come over RTP.
-_HELD_CODECS = frozenset({b"h264", b"H264", b"avc1", b"hevc", b"HEVC", b"hev1", b"hvc1", b"H265", b"h265"})
+_HELD_CODECS = frozenset({"h264", "H264", "avc1", "hevc", "HEVC", "hev1", "hvc1", "H265", "h265"})
 
 # A backlog that takes so long is thrown away, seconds.
 _BEHIND_S = 1.0
@@ -68,7 +68,7 @@ class _Opener:
 
     def __call__(self) -> Device:
         video = self._open()
-        codec = int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+        codec = fourcc_of(video)
         timed = not self._kind.startswith("http")
         if codec == _MOTION_JPEG and video.set(cv2.CAP_PROP_FORMAT, -1):
             # MJPEG over HTTP carries no times, and FFmpeg makes up a rate.
