@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError, SourceError
 from ..image import read_image
-from .address import SCHEMES, redact, remove_secrets
+from .address import SCHEMES, redact, remove_secrets, scheme_of
 from .backlog import Backlog
 from .live import LiveSource
 from .opencv import CaptureDevice, ask_ffmpeg, fourcc_of, open_video
@@ -41,7 +41,7 @@ def open_stream(address: str, *, capture: Capture) -> LiveSource:
     Raises:
         SourceError: It is of no kind that is known, nothing answers there, or what answers gives no video.
     """
-    scheme = address.partition("://")[0].lower()
+    scheme = scheme_of(address)
     name = redact(address)
     if scheme not in SCHEMES:
         known = ", ".join(sorted(SCHEMES))
@@ -53,27 +53,27 @@ def open_stream(address: str, *, capture: Capture) -> LiveSource:
             said = f"no answer within {capture.open_s:g} s" if reason is None else reason
         return f"{name} gives no video ({remove_secrets(said, address)}); {_advice(said)}"
 
-    return LiveSource(name, _Opener(address, capture), capture=capture, explain=explain)
+    return LiveSource(name, _Opener(address, scheme, capture), capture=capture, explain=explain)
 
 
 class _Opener:
     """Opens an address, again and again; one thread decodes unless it turned out to be too slow."""
 
-    def __init__(self, address: str, capture: Capture) -> None:
+    def __init__(self, address: str, scheme: str, capture: Capture) -> None:
         self._address = address
         self._capture = capture
-        self._kind = address.partition("://")[0].lower()
+        self._scheme = scheme
         # Every further thread keeps a picture back. 0 is FFmpeg's choice, from the number of cores.
         self._threads = 1
 
     def __call__(self) -> Device:
         video = self._open()
         codec = fourcc_of(video)
-        timed = not self._kind.startswith("http")
+        timed = not self._scheme.startswith("http")
         if codec == _MOTION_JPEG and video.set(cv2.CAP_PROP_FORMAT, -1):
             # MJPEG over HTTP carries no times, and FFmpeg makes up a rate.
             return _PacketDevice(video, timed=timed)
-        held = self._kind in ("rtsp", "rtsps") and codec in _HELD_CODECS
+        held = self._scheme in ("rtsp", "rtsps") and codec in _HELD_CODECS
         return _DecodingDevice(video, held=held, behind=self._use_more_threads)
 
     def _open(self) -> cv2.VideoCapture:
