@@ -2,6 +2,7 @@
 
 import threading
 import unicodedata
+from functools import cache
 from typing import Any
 
 import cv2
@@ -35,7 +36,6 @@ _SPELT = str.maketrans(
     | {"Đ": "D", "đ": "d", "Þ": "Th", "þ": "th", "ð": "d"}
 )
 
-_fonts: dict[str, Any] = {}
 _lock = threading.Lock()
 
 
@@ -179,10 +179,9 @@ def _shade(picture: NDArray[np.uint8], left: int, top: int, right: int, bottom: 
     cv2.convertScaleAbs(part, part, _SHADE, 0)
 
 
+@cache
 def _font() -> Any:
-    if "sans" not in _fonts:
-        _fonts["sans"] = cv2.FontFace("sans")
-    return _fonts["sans"]
+    return cv2.FontFace("sans")
 
 
 def _hershey(size: int) -> tuple[int, float, int]:
