@@ -5,8 +5,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .answer import UNKNOWN, Answer
 from .belt import Belt, Ended
-from .classifier import Classifier
+from .classifier import Classifier, Score
 from .frame import Frame
 from .graph_input import Pixels
 from .relief import Relief
@@ -70,7 +70,7 @@ class _Answered:
     label: str
     probability: float
     known: bool
-    top: tuple[Any, ...]
+    top: tuple[Score, ...]
     infer_s: float
 
 
@@ -303,20 +303,15 @@ class Line:
         return row, infer_s
 
 
-class _ending:  # noqa: N801  it reads as a verb
-    """Ends a belt when the stage that fills it ends, with its error if it has one."""
-
-    def __init__(self, belt: Belt[Any]) -> None:
-        self._belt = belt
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._belt.end(error)
-        return True
+@contextmanager
+def _ending(belt: Belt[Any]) -> Iterator[None]:
+    """End a belt when the stage that fills it ends, with its error if it has one."""
+    try:
+        yield
+    except BaseException as error:
+        belt.end(error)
+    else:
+        belt.end()
 
 
 def _taken(belt: Belt[Any]) -> Iterator[Any]:
