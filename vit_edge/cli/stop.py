@@ -22,7 +22,6 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._looping = False
         self._hurry: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
 
@@ -38,18 +37,17 @@ class Stop:
 
     def calls(self, hurry: Callable[[], None]) -> None:
         """Name what to call when a signal comes; from then on, the loop looks at `number` by itself."""
-        self._hurry, self._looping = hurry, True
+        self._hurry = hurry
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._restore()
         self.number = number
-        if not self._looping:
+        if self._hurry is None:
             raise StoppedError
-        if self._hurry is not None:
-            # In a thread, since what the signal interrupted may hold the lock; and only if the loop doesn't end soon.
-            timer = threading.Timer(_PATIENCE_S, self._hurry)
-            timer.daemon = True
-            timer.start()
+        # In a thread, since what the signal interrupted may hold the lock; and only if the loop doesn't end soon.
+        timer = threading.Timer(_PATIENCE_S, self._hurry)
+        timer.daemon = True
+        timer.start()
 
     def _restore(self) -> None:
         for number, before in self._before.items():
