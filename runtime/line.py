@@ -1,7 +1,6 @@
-"""The threads of the loop: what is read, prepared and answered at the same time, and when."""
+"""The threads of the loop: what is read, prepared and answered at the same time."""
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from .belt import Belt, Ended
 from .classifier import Classifier, Score
 from .frame import Frame
 from .graph_input import Pixels
+from .pace import Pace
 from .relief import Relief
 from .sources import Source
 from .steady import Steady
@@ -30,12 +30,6 @@ _AHEAD = 2
 
 # A scene that stands still is looked at anew so often all the same: a change may be too small for the small picture.
 _LOOK_AGAIN_S = 10.0
-
-# Rather an old answer than none for longer than this.
-_SILENCE_S = 1.0
-
-# A wait is cut into pieces: Python cannot wait for ever, nor be interrupted on Windows.
-_GLANCE_S = 0.2
 
 # How long a stop waits for the threads, all together; an answer that takes longer is left behind.
 _STOP_S = 0.7
@@ -87,13 +81,7 @@ class Line:
         self._prepared: Belt[_Prepared] = Belt(size, newest=live)
         self.answers: Belt[_Answered] = Belt(size, newest=live)
         self._tally = Tally()
-        self._passed_over = 0
-        self._stopped = False
-        self._turn = threading.Condition()
-        # When the model is expected to be free; None while it is.
-        self._free_at_s: float | None = math.inf if live else None
-        self._prepare_s = self._infer_s = 0.0  # of late
-        self._answered_s = 0.0
+        self._pace = Pace(live=live, max_age_ms=plan.max_age_ms)
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -107,10 +95,7 @@ class Line:
             thread.start()
 
     def close(self) -> None:
-        with self._turn:
-            first, self._stopped = not self._stopped, True
-            self._turn.notify_all()
-        if not first:
+        if not self._pace.stop():
             return
         for belt in (self._frames, self._prepared, self.answers):
             belt.end(discard=True)
@@ -135,7 +120,7 @@ class Line:
         )
         if self._plan.max_age_ms is not None and age_ms > self._plan.max_age_ms:
             self._tally.late += 1
-        if sentence := self.relief.note(age_ms, (self._prepare_s + self._infer_s) * 1e3):
+        if sentence := self.relief.note(age_ms, self._pace.needed_s * 1e3):
             _LOG.warning(sentence)
         return Answer(
             time=time.time() - age_ms / 1e3,
@@ -160,7 +145,9 @@ class Line:
         )
 
     def _dropped(self) -> int:
-        return self.source.dropped + self._passed_over + self._prepared.pushed_off + self.answers.pushed_off
+        return (
+            self.source.dropped + self._pace.passed_over + self._prepared.pushed_off + self.answers.pushed_off
+        )
 
     # The stages. Each ends the belt that it fills, with the error if there was one.
 
@@ -178,7 +165,7 @@ class Line:
             for frame in self._wanted() if self.source.live else _taken(self._frames):
                 self._tally.began(frame.captured_s)
                 self._tally.frames = max(self._tally.frames, frame.number + 1)
-                if self._too_old(frame, self._prepare_s + self._infer_s):
+                if self._pace.too_old(frame.captured_s, self._pace.needed_s):
                     continue
                 start = time.perf_counter()
                 small = scene.small(frame.image) if scene else None
@@ -192,7 +179,7 @@ class Line:
                 else:
                     pixels = self._classifier.pixels(frame.image)
                     prepared = _Prepared(frame, pixels, time.perf_counter() - start)
-                    self._prepare_s = _lately(self._prepare_s, prepared.prepare_s)
+                    self._pace.prepared(prepared.prepare_s)
                     if scene is not None and small is not None:
                         scene.keep(small)
                         looked_s = frame.captured_s
@@ -209,10 +196,10 @@ class Line:
         due_s = 0.0
         while True:
             before = self.source.dropped
-            if not self._sleep_until(due_s):
+            if not self._pace.sleep_until(due_s):
                 return
             self._tally.rested += self.source.dropped - before
-            if not self._await_turn():
+            if not self._pace.await_turn():
                 return
             frame = next(frames, None)
             if frame is None:
@@ -220,34 +207,6 @@ class Line:
             # From the time that was due, so that waiting for a frame does not add up.
             due_s = max(due_s + period_s, time.monotonic() - period_s) if period_s else 0.0
             yield frame
-
-    def _sleep_until(self, due_s: float) -> bool:
-        with self._turn:
-            while not self._stopped and (left := due_s - time.monotonic()) > 0:
-                self._turn.wait(min(left, _GLANCE_S))
-            return not self._stopped
-
-    def _await_turn(self) -> bool:
-        with self._turn:
-            while not self._stopped and self._free_at_s is not None:
-                left = self._free_at_s - self._prepare_s - time.monotonic()
-                if left <= 0:
-                    break
-                self._turn.wait(min(left, _GLANCE_S))
-            return not self._stopped
-
-    def _too_old(self, frame: Frame, left_s: float) -> bool:
-        """Tell whether a frame's answer would come too late, where a newer frame's can come in time."""
-        if self._plan.max_age_ms is None:
-            return False
-        limit_s = self._plan.max_age_ms / 1e3
-        now = time.monotonic()
-        if now - frame.captured_s + left_s <= limit_s:
-            return False
-        if self._prepare_s + self._infer_s > limit_s or now - self._answered_s > _SILENCE_S:
-            return False
-        self._passed_over += 1
-        return True
 
     def _infer(self) -> None:
         fps = self.source.fps
@@ -261,7 +220,7 @@ class Line:
                 frame = prepared.frame
                 infer_s = 0.0
                 if prepared.pixels is not None:
-                    if self._too_old(frame, self._infer_s):
+                    if self._pace.too_old(frame.captured_s, self._pace.infer_s):
                         continue
                     row, infer_s = self._run(prepared.pixels)
                 elif row is None:  # the frame that this one repeats was passed over
@@ -275,7 +234,7 @@ class Line:
                 else:
                     label = self._classifier.labels[verdict.index].name
                     probability = float(verdict.probabilities[verdict.index])
-                self._answered_s = time.monotonic()
+                self._pace.answered()
                 known = verdict.index is not None
                 if not self.answers.put(_Answered(prepared, label, probability, known, best, infer_s)):
                     return
@@ -285,21 +244,16 @@ class Line:
         size = self._classifier.preprocessing.crop
         pixels = self._classifier.pixels(np.zeros((*size, 3), np.uint8))
         for _ in range(2):
-            self._infer_s = 0.0
+            self._pace.infer_s = 0.0
             self._run(pixels)
 
     def _run(self, pixels: Pixels) -> tuple[NDArray[np.float32], float]:
         """Give the probabilities, (classes,) float32, and the seconds that they took."""
-        with self._turn:
-            if self._free_at_s is None:
-                self._free_at_s = time.monotonic() + self._infer_s
+        self._pace.begins()
         start = time.perf_counter()
         row: NDArray[np.float32] = self._classifier.probabilities(pixels[None])[0]
         infer_s = time.perf_counter() - start
-        self._infer_s = _lately(self._infer_s, infer_s)
-        with self._turn:
-            self._free_at_s = None
-            self._turn.notify_all()
+        self._pace.ended(infer_s)
         return row, infer_s
 
 
@@ -321,7 +275,3 @@ def _taken(belt: Belt[Any]) -> Iterator[Any]:
             yield belt.get()
         except Ended:
             return
-
-
-def _lately(before: float, now: float) -> float:
-    return now if before == 0 else before + 0.2 * (now - before)
