@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """A frame on its way to the model; without pixels where the answer before is repeated."""
+    """A frame on its way to the model; where the scene stands still, with the pixels of the frame that it is like."""
 
     frame: Frame
-    pixels: Pixels | None
+    pixels: Pixels
     prepare_s: float
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +66,7 @@ class _Answered:
     probability: float
     known: bool
     top: tuple[Score, ...]
+    repeated: bool
     infer_s: float
 
 
@@ -110,13 +112,13 @@ class Line:
         if answered is None:
             return None
         prepared = answered.prepared
-        frame, repeated = prepared.frame, prepared.pixels is None
+        frame = prepared.frame
         age_ms = (time.monotonic() - frame.captured_s) * 1e3
         self._tally.answered(
             age_ms=age_ms,
             prepare_ms=prepared.prepare_s * 1e3,
             infer_ms=answered.infer_s * 1e3,
-            repeated=repeated,
+            repeated=answered.repeated,
         )
         if self._plan.max_age_ms is not None and age_ms > self._plan.max_age_ms:
             self._tally.late += 1
@@ -131,10 +133,10 @@ class Line:
             top=answered.top,
             age_ms=age_ms,
             dropped=self._dropped(),
-            latency_ms=(prepared.prepare_s + answered.infer_s) * 1e3,
+            latency_ms=0.0 if answered.repeated else (prepared.prepare_s + answered.infer_s) * 1e3,
             image=frame.image,
             known=answered.known,
-            repeated=repeated,
+            repeated=answered.repeated,
             fps=self._tally.fps,
         )
 
@@ -160,7 +162,7 @@ class Line:
 
     def _prepare(self) -> None:
         scene = Scene() if self._plan.still else None
-        looked_s = 0.0
+        looked: _Prepared | None = None
         with _ending(self._prepared):
             for frame in self._wanted() if self.source.live else _taken(self._frames):
                 self._tally.began(frame.captured_s)
@@ -172,17 +174,18 @@ class Line:
                 if (
                     scene is not None
                     and small is not None
+                    and looked is not None
                     and not scene.moved(small)
-                    and frame.captured_s - looked_s < _LOOK_AGAIN_S
+                    and frame.captured_s - looked.frame.captured_s < _LOOK_AGAIN_S
                 ):
-                    prepared = _Prepared(frame, None, 0.0)
+                    prepared = replace(looked, frame=frame, still=True)
                 else:
                     pixels = self._classifier.pixels(frame.image)
                     prepared = _Prepared(frame, pixels, time.perf_counter() - start)
                     self._pace.prepared(prepared.prepare_s)
                     if scene is not None and small is not None:
                         scene.keep(small)
-                        looked_s = frame.captured_s
+                        looked = prepared
                 if not self._prepared.put(prepared):
                     return
 
@@ -213,18 +216,20 @@ class Line:
         timed = self.source.live or fps
         steady = Steady(time_constant_s=self._plan.steady_s if timed else 0.0, threshold=self._plan.threshold)
         row: NDArray[np.float32] | None = None
+        answered: Pixels | None = None
         with _ending(self.answers):
             if self.source.live:
                 self._warm_up()
             for prepared in _taken(self._prepared):
                 frame = prepared.frame
                 infer_s = 0.0
-                if prepared.pixels is not None:
+                # The frame that a still one is like may have been passed over.
+                repeated = prepared.still and prepared.pixels is answered
+                if row is None or not repeated:
                     if self._pace.too_old(frame.captured_s, self._pace.infer_s):
                         continue
                     row, infer_s = self._run(prepared.pixels)
-                elif row is None:  # the frame that this one repeats was passed over
-                    row, infer_s = self._run(self._classifier.pixels(frame.image))
+                    answered = prepared.pixels
                 # A file's own clock: how fast it is worked through must not change its answers.
                 moment_s = frame.number / fps if fps and not self.source.live else frame.captured_s
                 verdict = steady.update(row, moment_s)
@@ -236,7 +241,9 @@ class Line:
                     probability = float(verdict.probabilities[verdict.index])
                 self._pace.answered()
                 known = verdict.index is not None
-                if not self.answers.put(_Answered(prepared, label, probability, known, best, infer_s)):
+                if not self.answers.put(
+                    _Answered(prepared, label, probability, known, best, repeated, infer_s)
+                ):
                     return
 
     def _warm_up(self) -> None:

@@ -297,6 +297,35 @@ def test_a_rate_lowers_the_work_and_the_summary_tells() -> None:
     assert "% of the frames spared the model" in str(summary)
 
 
+def test_a_scene_that_nobody_answered_is_not_taken_for_the_one_before() -> None:
+    """Its first frame may be passed over while the model works; the next ones stand still, and show something else."""
+
+    class HeldClassifier(SlowClassifier):
+        working, released = threading.Event(), threading.Event()
+
+        def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+            if self.runs == 2:  # after the two that warm up
+                self.working.set()
+                assert self.released.wait(10)
+            return super().logits(pixels)
+
+    model = HeldClassifier(0.0)
+
+    def scenes() -> Iterator[NDArray[np.uint8]]:
+        yield flat_colour("red")
+        assert model.working.wait(10)
+        for _ in range(4):
+            yield flat_colour("blue")
+            time.sleep(0.1)
+        model.released.set()
+
+    source = open_source(scenes(), capture=Capture(live=True))
+    with watch(model, source, still=True, steady_s=0) as answers:
+        first, *others = answers
+    assert first.label == "red"
+    assert {answer.label for answer in others} == {"blue"}
+
+
 def test_a_scene_that_stands_still_spares_the_model() -> None:
     """A door is closed most of the day; its answer is repeated, and a change is seen at once."""
     model = SlowClassifier(0.0)
