@@ -46,8 +46,6 @@ class PageSink:
     """
 
     name = "live page"
-
-    name = "live page"
     # Pictures are made of its answers, which is what gives way where answers have to be in time.
     costly = True
 
