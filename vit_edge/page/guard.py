@@ -58,15 +58,13 @@ class Guard:
 
     def __init__(self) -> None:
         self._open: dict[object, _Watched] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start(self) -> None:
         """Begin to look after connections, in the server's thread."""
-        self._loop = loop
-        loop.call_later(_LOOK_EVERY_S, self._look)
+        asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
     def drop_all(self) -> None:
         """Cut every connection, whether or not it has read its answer."""
@@ -107,9 +105,8 @@ class Guard:
         return asyncio.get_running_loop().time()
 
     def _look(self) -> None:
-        assert self._loop is not None
-        now_s = self._loop.time()
+        now_s = self._now()
         for watched in tuple(self._open.values()):
             if watched.lost(now_s):
                 watched.cut()
-        self._loop.call_later(_LOOK_EVERY_S, self._look)
+        self.start()

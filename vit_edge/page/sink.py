@@ -193,10 +193,9 @@ class _Server(uvicorn.Server):
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self._board.serve_from(loop)
-        self._guard.start(loop)
+        self._board.serve_from(asyncio.get_running_loop())
+        self._guard.start()
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
