@@ -1,13 +1,14 @@
 """Times graphs against each other on the machine at hand."""
 
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..runtime.timing import take_turns
+from ..runtime.timing import as_steps, take_turns
 from .images import Runner, Tick
 
 
@@ -29,10 +30,4 @@ def race(
         return lambda: runner(pixels)
 
     turns = take_turns([answer(Runner(model)) for model in models])
-    while True:
-        try:
-            done, total = next(turns)
-        except StopIteration as end:
-            times: tuple[float, ...] = end.value
-            return times
-        yield Tick(stage, done, total)
+    return (yield from as_steps(turns, partial(Tick, stage)))

@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 
 Turn = TypeVar("Turn")
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 _WARM_UPS = 3
 _ROUNDS = 9
@@ -76,6 +78,24 @@ def in_turns(
             given[number].append(contenders[number]())
         yield done + 1, rounds
     return given
+
+
+def as_steps(
+    turns: Generator[tuple[int, int], None, Result], step: Callable[[int, int], Step]
+) -> Generator[Step, None, Result]:
+    """Yield the rounds of a race as the steps of the work that it is a part of; gives what the race gave.
+
+    Args:
+        turns: What `take_turns` or `in_turns` began.
+        step: Makes a step of the rounds done and their total.
+    """
+    while True:
+        try:
+            done, total = next(turns)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        yield step(done, total)
 
 
 def time_ms(call: Callable[[], object]) -> float:

@@ -15,7 +15,7 @@ from .kept import KeptAnswers, image_digest
 from .runtime.capsule import read_capsule
 from .runtime.classifier import Classifier
 from .runtime.image import read_image
-from .runtime.timing import take_turns
+from .runtime.timing import as_steps, take_turns
 
 Progress = tuple[str, int, int]
 """What is being done, how much of it is done, and how much there is."""
@@ -85,9 +85,8 @@ class Wanted:
         loose = Bounds(0.0, float("inf"), float("inf"), 0.0)
         names = ("min_agreement", "max_drift", "max_drop")
         told = {name: float(own[name]) for name in names if name in own and not (few and name == names[0])}
-        bounds = replace(loose, **told)
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(bounds, **given)
+        return replace(loose, **(told | given))
 
 
 def images_of(
@@ -166,16 +165,10 @@ def compare_here(
         return lambda: classifier.logits(classifier.pixels(picture)[None])
 
     turns = take_turns([answer(classifier) for classifier in classifiers])
-    while True:
-        try:
-            done, total = next(turns)
-        except StopIteration as end:
-            times: tuple[float, ...] = end.value
-            return tuple(
-                replace(candidate, latency_ms=latency)
-                for candidate, latency in zip(found, times, strict=True)
-            )
-        yield "timing", done, total
+    times = yield from as_steps(turns, lambda done, total: ("timing", done, total))
+    return tuple(
+        replace(candidate, latency_ms=latency) for candidate, latency in zip(found, times, strict=True)
+    )
 
 
 def fastest(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..runtime.classifier import Classifier
 from ..runtime.image import read_image
-from ..runtime.timing import in_turns
+from ..runtime.timing import as_steps, in_turns
 from .load import Load, Ran, Times
 from .pictures import Pictures
 
@@ -147,14 +147,8 @@ def measure(
             yield Step("warming up", done, len(contenders))
             contender.warm_up()
         yield Step("warming up", len(contenders), len(contenders))
-        steps = in_turns([partial(one.turn, turn_s) for one in contenders], _ROUNDS)
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                turns: tuple[list[_Turn], ...] = end.value
-                break
-            yield Step("timing", done, total)
+        race = in_turns([partial(one.turn, turn_s) for one in contenders], _ROUNDS)
+        turns = yield from as_steps(race, partial(Step, "timing"))
         bases = [place - place % len(models) if len(models) > 1 else 0 for place in range(len(contenders))]
         return tuple(
             contender.row(found, turns[base])

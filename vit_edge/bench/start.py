@@ -16,7 +16,7 @@ from typing import Any
 import vit_edge
 
 from ..errors import VitEdgeError
-from ..runtime.timing import in_turns
+from ..runtime.timing import as_steps, in_turns
 from .load import Times
 from .measure import Setting, Step
 from .pictures import Pictures
@@ -102,14 +102,7 @@ def measure_starts(
         picture = Path(folder, "picture")
         picture.write_bytes(pictures.files[0])
         calls = [partial(_start, *case, picture) for case in cases]
-        steps = in_turns(calls, count + 1)
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                found: tuple[list[tuple[float, int]], ...] = end.value
-                break
-            yield Step("starting", done, total)
+        found = yield from as_steps(in_turns(calls, count + 1), partial(Step, "starting"))
     starts = []
     for (model, setting), processes in zip(cases, found, strict=True):
         seconds, peaks = zip(*processes[1:], strict=True)

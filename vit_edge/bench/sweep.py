@@ -11,7 +11,7 @@ import numpy as np
 
 from ..runtime.classifier import Classifier
 from ..runtime.cores import usable_cores
-from ..runtime.timing import in_turns
+from ..runtime.timing import as_steps, in_turns
 from .load import Load
 from .measure import Setting, Step
 from .pictures import Pictures
@@ -106,15 +106,7 @@ def sweep_threads(model: Path, setting: Setting, pictures: Pictures) -> Generato
 
         for classifier in classifiers:
             turn(classifier, 0)
-        stage = f"threads for {model.name}"
-        steps = in_turns([partial(turn, one) for one in classifiers], _ROUNDS)
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as end:
-                ms = {
-                    count: float(np.quantile(times, _QUANTILE))
-                    for count, times in zip(counts, end.value, strict=True)
-                }
-                return Sweep(model, first.provider, ms, fewest_as_good(ms))
-            yield Step(stage, done, total)
+        race = in_turns([partial(turn, one) for one in classifiers], _ROUNDS)
+        turns = yield from as_steps(race, partial(Step, f"threads for {model.name}"))
+    ms = {count: float(np.quantile(times, _QUANTILE)) for count, times in zip(counts, turns, strict=True)}
+    return Sweep(model, first.provider, ms, fewest_as_good(ms))
