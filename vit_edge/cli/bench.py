@@ -67,7 +67,7 @@ def bench(
         bool, typer.Option("--forget", help="Forget what --keep kept for these files; measure nothing.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the times to a .svg or .png file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
     """Measure models on this device, without torch: each stage, throughput, memory, and the start.

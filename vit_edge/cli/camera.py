@@ -110,10 +110,7 @@ def camera(
     reconnect: Annotated[bool, typer.Option(help="Open a camera or stream that goes away again.")] = True,
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
-    ] = None,
+    threads: shared.Threads = None,
     spin: Annotated[
         bool,
         typer.Option(

@@ -54,10 +54,8 @@ def check(
     max_drop: shared.MaxDrop = None,
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the model; as many as there are cores unless given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: shared.Threads = None,
+    as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
     """Run the same images through a model file and its torch checkpoint (or take torch's kept answers), and show what

@@ -37,10 +37,8 @@ def choose(
     max_drop: shared.MaxDrop = None,
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of a model; as many as there are cores unless given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: shared.Threads = None,
+    as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
     """Print the path of the fastest file on this device that keeps its bounds; the table goes to stderr.

@@ -44,10 +44,7 @@ def classify(
     ] = None,
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
-    ] = None,
+    threads: shared.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     quiet: shared.Quiet = False,
 ) -> None:

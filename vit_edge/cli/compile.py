@@ -14,15 +14,12 @@ def compile_(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads for one answer; as many as there are cores unless given."),
-    ] = None,
+    threads: shared.Threads = None,
     forget: Annotated[
         bool,
         typer.Option("--forget", help="Remove what was compiled of the file instead, for all providers."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
     """Compile a model file for this device, into the device's cache; the file stays as it is.

@@ -15,6 +15,7 @@ import typer
 
 from ..errors import OptionError
 from ..runtime.doctor import Finding, Severity, examine
+from . import options as shared
 
 _TITLES = {
     "system": "System",
@@ -46,7 +47,7 @@ def doctor(
         Path | None, typer.Argument(help="A file made by `vit-edge export`, to be profiled here.")
     ] = None,
     provider: Annotated[str, typer.Option(help="The execution provider to profile it on.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Examine this device: what works, what does not, and how to mend it.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options as shared
+
 if TYPE_CHECKING:
     from ..runtime.classifier import Classifier
 
@@ -20,7 +22,7 @@ _INPUTS = {
 
 def info(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Show what a model file says of itself: labels, preprocessing, origin, recipe, and its proof."""
     from ..runtime.classifier import Classifier

@@ -45,6 +45,7 @@ MaxDrift = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option("--max-drop", help="The largest loss of top-1 accuracy, in points.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Provider = Annotated[
     str,
@@ -60,6 +61,10 @@ ProviderOptions = Annotated[
         metavar="KEY=VALUE",
         help="An option of ONNX Runtime's provider, which wins over the one that suits a ViT; may be given again.",
     ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads for one answer; as many as there are cores unless given."),
 ]
 
 

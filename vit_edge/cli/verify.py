@@ -21,9 +21,7 @@ def verify(
     model: Annotated[Path, typer.Argument(help="A file made by `vit-edge export`.")],
     provider: shared.Provider = "auto",
     provider_option: shared.ProviderOptions = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the model; as many as there are cores unless given.")
-    ] = None,
+    threads: shared.Threads = None,
     max_drift: Annotated[
         float | None,
         typer.Option(
@@ -32,7 +30,7 @@ def verify(
             "unless given.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
     """Replay the pictures that travel in the file, and say whether this device gives torch's answers.
