@@ -100,7 +100,8 @@ def bench(
         library.require_format(plot)
     pictures = library.made_pictures() if data is None else library.pictures_in(data)
     with Stages(quiet=quiet) as stages:
-        report = _drain(library.run(plan, pictures), stages)
+        work = library.run(plan, pictures)
+        report = stages.follow(work, lambda step: (step.stage, step.done, step.total))
     kept = list(_keep(report)) if keep else []
     if plot is not None:
         about = f"{device_line(report.device)}; {pictures_line(pictures)}"
@@ -138,16 +139,6 @@ def _numbers(option: str, text: str, otherwise: str = "") -> tuple[int, ...]:
             f"expected {option} to be whole numbers from 1 on, as in 1,2{otherwise}, got {text!r}"
         )
     return tuple(dict.fromkeys(numbers))
-
-
-def _drain(steps: Any, stages: Stages) -> "Report":
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            report: Report = end.value
-            return report
-        stages.show(step.stage, step.done, step.total)
 
 
 def _keep(report: "Report") -> Iterator[dict[str, Any]]:

@@ -78,11 +78,7 @@ def choose(
             work = compare_here(
                 list(opened.values()), kept, images, Wanted(min_agreement, max_drift, max_drop)
             )
-            try:
-                while True:
-                    stages.show(*next(work))
-            except StopIteration as end:
-                candidates = dict(zip(opened, end.value, strict=True))
+            candidates = dict(zip(opened, stages.follow(work, lambda moved: moved), strict=True))
     rows = [refused.get(path) or candidates[path] for path in dict.fromkeys(models)]
     winner = fastest(rows)
     if as_json:

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
+
+Moved = TypeVar("Moved")
+Result = TypeVar("Result")
 
 # Rich lines in a log: often enough to see life, seldom enough to read.
 _LINE_EVERY_S = 10.0
@@ -148,6 +151,23 @@ class Stages:
         if done > self._done:
             self._advance(done - self._done)
             self._done = done
+
+    def follow(
+        self, work: Generator[Moved, None, Result], place: Callable[[Moved], tuple[str, int, int]]
+    ) -> Result:
+        """Show work to its end, and give what it returns.
+
+        Args:
+            work: It yields whenever it has moved on.
+            place: Tells the stage, what is done of it, and its total, as `show` takes them.
+        """
+        while True:
+            try:
+                moved = next(work)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            self.show(*place(moved))
 
     def close(self) -> None:
         """End the stage that is shown."""

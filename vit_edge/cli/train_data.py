@@ -28,14 +28,8 @@ def read(
     from ..training.data import prepare
 
     with Stages(quiet=quiet) as stages:
-        steps = prepare(data, preprocessing, skip_broken=skip_broken)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                prepared: Prepared = end.value
-                break
-            stages.show(f"Reading {step.what} images", step.done, step.total)
+        work = prepare(data, preprocessing, skip_broken=skip_broken)
+        prepared = stages.follow(work, lambda step: (f"Reading {step.what} images", step.done, step.total))
     for line in (*prepared.report.lines(), data.told):
         note(line, quiet=quiet)
     return prepared
