@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import stat
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +143,19 @@ def test_a_file_is_written_whole_or_not_at_all(classifier: Classifier, images: P
     with pytest.raises(OptionError, match="there is no folder"):
         kept.save(tmp_path / "nowhere" / "ref.npz")
     assert listing(tmp_path) == ["images", "ref.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_file_has_an_ordinary_new_files_permissions(
+    classifier: Classifier, images: Path, tmp_path: Path
+) -> None:
+    """Who keeps new files to themselves (umask) does not want this one read by others."""
+    before = os.umask(0o077)
+    try:
+        answers(classifier, images_with_classes(images, classifier.labels)).save(tmp_path / "ref.npz")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ref.npz").stat().st_mode) == 0o600
 
 
 def test_a_report_is_the_one_of_the_same_logits(classifier: Classifier, images: Path) -> None:

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,23 +59,17 @@ class KeptAnswers:
             _DIGESTS: np.stack([np.frombuffer(bytes.fromhex(key), np.uint8) for key in self.logits]),
             _LOGITS: np.stack(list(self.logits.values())).astype("<f4"),
         }
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as unfinished:
-                try:
-                    # Logits hardly shrink, and a device should not have to unpack them.
-                    np.savez(unfinished, **parts)  # type: ignore[arg-type]  # its last option is no array
-                    unfinished.flush()
-                    size = Path(unfinished.name).stat().st_size
-                    Path(unfinished.name).chmod(0o644)
-                    Path(unfinished.name).replace(path)
-                except BaseException:
-                    with suppress(FileNotFoundError):
-                        Path(unfinished.name).unlink()
-                    raise
+            with unfinished.open("wb") as file:
+                # Logits hardly shrink, and a device should not have to unpack them.
+                np.savez(file, **parts)  # type: ignore[arg-type]  # its last option is no array
+            size = unfinished.stat().st_size
+            unfinished.replace(path)
         except OSError as error:
             raise OptionError(f"cannot write {path} ({error.strerror}); nothing was changed") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
         return size
 
     @classmethod
