@@ -1,11 +1,8 @@
 """What the README tells people to type works as it stands there."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -15,19 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-import vit_edge
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.runtime import Classifier
 
-ROOT = Path(vit_edge.__file__).parents[1]
+from .documentation import ROOT, blocks, needs, run_commands
+
 README = ROOT / "README.md"
 
-needs_readme = pytest.mark.skipif(not README.exists(), reason="the installed package has no README beside it")
-
-
-def blocks(language: str) -> list[str]:
-    """Give the README's blocks of code in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+needs_readme = needs(README)
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +48,13 @@ def test_the_commands_run_one_after_the_other(desk: Path) -> None:
     """A newcomer copies them, and the first error is the last thing that they see of us."""
     lines = [
         line
-        for block in blocks("sh")
+        for block in blocks(README, "sh")
         for line in block.splitlines()
         if not line.startswith(("make ", "pip "))
     ]
-    script = 'function vit-edge { "$PYTHON" -m vit_edge "$@"; }\n' + "\n".join(lines)
-    assert script.count("vit-edge ") >= 6
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        ["bash", "-eu", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=desk,
-        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": path},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    script = "\n".join(lines)
+    assert script.count("vit-edge ") >= 5
+    run_commands(script, desk)
     answers = [json.loads(line) for line in (desk / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == len(list((desk / "folder").iterdir()))
     assert [json.loads(line)["frame"] for line in (desk / "frames.jsonl").read_text().splitlines()] == [
@@ -88,7 +70,7 @@ def test_the_python_runs(desk: Path, digits_model: Path, capsys: pytest.CaptureF
     torch.manual_seed(0)
     network = ViT(ViTConfig((224, 224), patch_size=32, width=32, depth=1, heads=1, mlp_width=32, classes=2))
     names = {"module": network.eval()}
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         exec(compile(block, str(README), "exec"), names)
     assert capsys.readouterr().out.startswith("three ")
     with Classifier("pets.onnx") as pets:

@@ -1,19 +1,16 @@
 """``vit-edge bench`` as people and scripts use it."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-import vit_edge
 from vit_edge.runtime import Classifier
 from vit_edge.runtime.cores import usable_cores
 
+from ..documentation import DOCS, blocks, needs, run_python
 from ..runtime.onnx_writer import METADATA, colour_model, flat_colour, save_picture
 from .command import Entry, absent, call, environment, refused
 
@@ -210,15 +207,11 @@ def test_a_tuning_that_cannot_be_kept_is_one_sentence(
     assert err.startswith("error: the tuning cannot be kept in ")
 
 
-_PAGE = Path(vit_edge.__file__).parents[1] / "docs" / "bench.md"
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", _PAGE.read_text(), re.DOTALL | re.MULTILINE)
+_PAGE = DOCS / "bench.md"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _PAGE.exists(), reason="the installed package has no documentation beside it")
+@needs(_PAGE)
 def test_the_pages_examples_run(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +220,7 @@ def test_the_pages_examples_run(
         shutil.copy(model, tmp_path / f"{name}.onnx")
     data.rename(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    lines = [line for block in _blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks(_PAGE, "sh") for line in block.splitlines()]
     assert len(lines) == 6
     for line in lines:
         _, *words = line.split(" > ")[0].split()
@@ -235,14 +228,6 @@ def test_the_pages_examples_run(
         done = call(*words, *quick)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "times.svg").exists()
-    (block,) = _blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-c", block.replace("seconds=1,", "seconds=0.1,")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    (block,) = blocks(_PAGE, "python")
+    done = run_python(block.replace("seconds=1,", "seconds=0.1,"), tmp_path)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2"]

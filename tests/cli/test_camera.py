@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ..documentation import DOCS, blocks, needs, run_python
 from ..runtime.onnx_writer import METADATA, colour_model, flat_colour
 from ..screen import screen
 from ..streams import mjpeg_server
@@ -358,29 +358,21 @@ def test_a_screen_that_does_not_answer_is_one_sentence(folder: Path) -> None:
     assert len(done.stderr.splitlines()) == 2
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "live.md"
+PAGE = DOCS / "live.md"
 
 
-@pytest.mark.skipif(not PAGE.exists(), reason="the installed package has no documentation beside it")
+@needs(PAGE)
 def test_the_examples_of_the_documentation_run(folder: Path) -> None:
     """They are what developers paste first."""
-    text = PAGE.read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (example,) = blocks(PAGE, "python")
     (folder / "model.onnx").write_bytes(colour_model())
     (folder / "clip.avi").rename(folder / "holiday.mp4")  # what a video is, its content tells
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(example, folder)
     assert len(done.stdout.splitlines()) == FRAMES
     assert f"{FRAMES} answers to {FRAMES} frames" in done.stderr
     assert (folder / "annotated.mp4").exists()
-    (line,) = re.findall(r"^vit-edge (camera .* holiday\.mp4 .*)$", text, re.MULTILINE)
+    (line,) = re.findall(
+        r"^vit-edge (camera .* holiday\.mp4 .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     done = call(*line.split(), cwd=folder, env=bare())
     assert done.returncode == 0, done.stderr

@@ -1,27 +1,24 @@
 """``vit-edge train`` on every kind of data, as users run it."""
 
 import json
-import re
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-import vit_edge
 from vit_edge.checkpoint import load_checkpoint
 
+from ..documentation import DOCS, blocks, needs, run_python
 from ..training.data.conftest import pack_folder, write_cifar
 from ..training.pictures import paint
-from .command import call, environment
+from .command import call
 
 # Every one of them trains a network in a process of its own.
 pytestmark = pytest.mark.slow
 
 SMALL = ("--image-size", "8", "--epochs", "1", "--batch-size", "8")
 
-PAGE = Path(vit_edge.__file__).parents[1] / "docs" / "data.md"
+PAGE = DOCS / "data.md"
 
 
 @pytest.fixture
@@ -86,7 +83,7 @@ def test_what_flatters_is_told(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PAGE.exists(), reason="the installed package has no documentation beside it")
+@needs(PAGE)
 def test_the_pages_examples_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """People copy them."""
     monkeypatch.chdir(tmp_path)
@@ -95,21 +92,10 @@ def test_the_pages_examples_run(photos: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "shards").mkdir()
     for shard in pack_folder(paint(tmp_path / "more", each=6, seed=5), "train-{:02}.tar", count=2):
         shard.rename(tmp_path / "shards" / shard.name)
-    (sh,), (python,) = (
-        re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-        for language in ("sh", "python")
-    )
+    (sh,), (python,) = (blocks(PAGE, language) for language in ("sh", "python"))
     for line in sh.splitlines():
         _, *words = line.replace("'", "").split()
         done = call(*words, *SMALL)
         assert done.returncode == 0, done.stderr
-    ran = subprocess.run(
-        [sys.executable, "-c", python],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = run_python(python, tmp_path)
     assert ran.stdout.splitlines()[-1] == "24 (32, 32, 3)"

@@ -1,20 +1,18 @@
 """``vit-edge verify``: the command as it is typed, on a real file, on a device without torch."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from vit_edge.runtime.capsule import KEY
 
+from ..documentation import DOCS, blocks, needs, run_commands
 from ..resealed import resealed, slow_down, swap_head
 from .command import Entry, absent, call, environment, refused
 
-PAGE = Path(__file__).parents[2] / "docs" / "verify.md"
+PAGE = DOCS / "verify.md"
 
 
 @pytest.fixture
@@ -89,7 +87,7 @@ def test_what_cannot_be_opened_is_one_sentence(digits_model: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PAGE.exists(), reason="the installed package has no documentation beside it")
+@needs(PAGE)
 def test_the_commands_of_the_page_run(
     digits_model: Path, digits_checkpoint: Path, digits_images: Path, tmp_path: Path
 ) -> None:
@@ -101,17 +99,7 @@ def test_the_commands_of_the_page_run(
     (tmp_path / "variants").mkdir()
     shutil.copy(digits_model, tmp_path / "variants" / "cpu.onnx")
     resealed(digits_model, tmp_path / "variants" / "slow.onnx", slow_down)
-    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    script = 'function vit-edge { "$PYTHON" -m vit_edge "$@"; }\n' + "".join(blocks) + 'echo "$MODEL"\n'
-    assert script.count("vit-edge ") >= 8
-    done = subprocess.run(
-        ["bash", "-eu", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(PYTHON=sys.executable),
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    lines = "".join(blocks(PAGE, "sh"))
+    assert lines.count("vit-edge ") >= 7
+    done = run_commands(lines + 'echo "$MODEL"\n', tmp_path, timeout_s=600)
     assert done.stdout.splitlines()[-1] == "variants/cpu.onnx"

@@ -1,25 +1,14 @@
 """What the pages on scores and on embedding tell people to type works as it stands there."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
-import vit_edge
-
+from ..documentation import DOCS, blocks, run_commands, run_python
 from ..runtime.onnx_writer import colour_model, flat_colour, save_picture
-
-ROOT = Path(vit_edge.__file__).parents[1]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / "docs" / page).read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def test_the_python_on_embedding_runs(tmp_path: Path) -> None:
@@ -30,23 +19,8 @@ def test_the_python_on_embedding_runs(tmp_path: Path) -> None:
     for _ in range(3):
         video.write(flat_colour("blue", height=96, width=160)[..., ::-1].copy())
     video.release()
-    first, second = blocks("embedding.md", "python")
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    }
-    outputs = []
-    for block in (first, second):
-        done = subprocess.run(
-            [sys.executable, "-c", block],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.splitlines())
+    first, second = blocks(DOCS / "embedding.md", "python")
+    outputs = [run_python(block, tmp_path).stdout.splitlines() for block in (first, second)]
     assert outputs[0][0].startswith("green ")
     assert len(outputs[0]) == 4
     assert ['"frame": 0' in outputs[1][0], len(outputs[1])] == [True, 3]
@@ -56,9 +30,9 @@ def test_the_python_on_embedding_runs(tmp_path: Path) -> None:
 def test_the_examples_that_are_named_are_there() -> None:
     """A dead link is the end of the way."""
     for page in ("embedding.md", "scores.md"):
-        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / page).read_text())
+        links = re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text())
         assert links or page == "scores.md"
-        assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+        assert [link for link in links if not (DOCS / link).exists()] == []
 
 
 @pytest.mark.slow
@@ -68,18 +42,7 @@ def test_the_commands_on_scores_run(digits_checkpoint: Path, digits_images: Path
     shutil.copytree(digits_images / "calibrate", tmp_path / "labelled_photos")
     shutil.copytree(digits_images / "test", tmp_path / "other_labelled_photos")
     shutil.copytree(digits_images / "test" / "one", tmp_path / "folder")
-    (script,) = blocks("scores.md", "sh")
-    script = 'function vit-edge { "$PYTHON" -m vit_edge "$@"; }\n' + script
-    folders = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        ["bash", "-eu", "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    (script,) = blocks(DOCS / "scores.md", "sh")
+    done = run_commands(script, tmp_path, OMP_NUM_THREADS="1")
     assert "expected calibration error" in done.stdout
     assert "unknown below" in done.stdout

@@ -1,37 +1,29 @@
 """What docs/page.md shows works as it stands there."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
-import vit_edge
+from tests.documentation import DOCS, blocks, needs, run_python
 from tests.page.answers import LABELS, make_answer
 from tests.runtime.onnx_writer import colour_model
 from vit_edge.page import PageSink, app
 
-DOCUMENT = Path(vit_edge.__file__).parents[1] / "docs" / "page.md"
+DOCUMENT = DOCS / "page.md"
 
-needs_document = pytest.mark.skipif(
-    not DOCUMENT.exists(), reason="the installed package has no documents beside it"
-)
+needs_document = needs(DOCUMENT)
 
 
 def example(place: int) -> str:
     """Give one of the document's blocks of Python."""
-    blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
-    return blocks[place]
+    return blocks(DOCUMENT, "python")[place]
 
 
 def run(script: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=100
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_python(script, folder)
+    assert done.stderr == ""
     return done.stdout
 
 

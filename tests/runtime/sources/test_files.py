@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from vit_edge.errors import ImageError, SourceError
 from vit_edge.runtime import Capture, open_source
 from vit_edge.runtime.image import read_image
 
+from ...documentation import DOCS, blocks, needs
 from ...streams import mjpeg_server
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
@@ -388,15 +388,16 @@ def test_a_video_is_closed_from_another_thread(clip: Path, caplog: pytest.LogCap
     assert read_image(flat("red")).shape == (48, 64, 3)
 
 
+PAGE = DOCS / "sources.md"
+
+
+@needs(PAGE)
 def test_the_example_of_the_documentation_runs(
     clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is what people copy first."""
-    page = Path(__file__).parents[3] / "docs" / "sources.md"
-    if not page.exists():
-        pytest.skip("the tests of the wheel have no documentation beside them")
-    (example,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    (example,) = blocks(PAGE, "python")
     clip.rename(clip.with_name("clip.mp4"))  # FFmpeg looks at what is inside
     monkeypatch.chdir(clip.parent)
-    exec(compile(example, str(page), "exec"), {})
+    exec(compile(example, str(PAGE), "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "59 clip.mp4 (48, 64, 3)"
