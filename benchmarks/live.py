@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from vit_edge.runtime import Classifier, Summary, open_source, watch
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import crop_pixels
+from vit_edge.runtime.timing import time_ms
 
 Pixels = NDArray[np.uint8]
 
@@ -139,34 +140,20 @@ def print_throughput(classifier: Classifier, clip: Path, size: tuple[int, int], 
     """Compare the loop on a file with preprocessing and inference back to back on its frames, already decoded."""
     with open_source(clip) as source:
         frames = [frame.image for frame in source]
-    begin = Pace(len(frames))
     alone: list[float] = []
     loop: list[float] = []
     decode: list[float] = []
     for _ in range(rounds):
-        alone.append(begin(lambda: [classifier.logits(classifier.pixels(frame)[None]) for frame in frames]))
+        alone.append(time_ms(lambda: [classifier.logits(classifier.pixels(frame)[None]) for frame in frames]))
         with watch(classifier, clip) as answers:
-            loop.append(begin(lambda: sum(1 for _ in answers)))
+            loop.append(time_ms(lambda: sum(1 for _ in answers)))
         with open_source(clip) as source:
-            decode.append(begin(lambda: sum(1 for _ in source)))
+            decode.append(time_ms(lambda: sum(1 for _ in source)))
     ratio = statistics.median(one / other for one, other in zip(alone, loop, strict=True))
     name = "{}x{}".format(*size)
     row(f"{name} file: loop's throughput / preprocess + run alone", f"{ratio:.2f}", ">= 0.90")
     for what, times in (("preprocess + run", alone), ("loop", loop), ("decoding alone", decode)):
-        row(f"    {what}, ms a frame", f"{statistics.median(times):.2f}")
-
-
-class Pace:
-    """Times work on many frames."""
-
-    def __init__(self, frames: int) -> None:
-        self._frames = frames
-
-    def __call__(self, work: Callable[[], object]) -> float:
-        """Give the milliseconds a frame."""
-        start = time.perf_counter()
-        work()
-        return (time.perf_counter() - start) * 1e3 / self._frames
+        row(f"    {what}, ms a frame", f"{statistics.median(times) / len(frames):.2f}")
 
 
 def servers(size: tuple[int, int]) -> Iterator[tuple[str, AbstractContextManager[Server], str]]:
