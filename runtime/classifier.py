@@ -20,7 +20,7 @@ from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
 from .labels import Labels
 from .metadata import Metadata
-from .model_file import read_properties
+from .model_file import read_properties, require_file
 from .placement import Placed
 from .preprocess import Preprocessing
 from .processor import differences, processor
@@ -134,7 +134,7 @@ class Classifier:
             data, name = model, "the model"
         else:
             data, name = Path(model), str(Path(model))
-            _require_file(data)
+            require_file(data)
         self.name = name
 
         def start() -> tuple[str, Started]:
@@ -476,16 +476,6 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     exponents = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature))
     probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=-1, keepdims=True)
     return probabilities
-
-
-def _require_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise ModelError(f"{path} is a folder; name the model file in it")
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}; make one with `vit-edge export`")
-    except OSError as error:  # a name too long, or a folder above that may not be entered
-        raise ModelError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
 def _notes(started: Started, recipe: Mapping[str, Any]) -> Iterator[str]:

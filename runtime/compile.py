@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CACHE_VARIABLE, cache_folder
-from .errors import ModelError, VitEdgeError
+from .errors import VitEdgeError
+from .model_file import require_file
 from .opening import Compiling
 from .providers import keeps
 from .seal import check_seal
@@ -112,8 +113,7 @@ def forget_model(model: str | os.PathLike[str]) -> bool:
 
 def _sealed(model: str | os.PathLike[str]) -> tuple[Path, str]:
     path = Path(model)
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}; make one with `vit-edge export`")
+    require_file(path)
     return path, check_seal(path, str(path))
 
 

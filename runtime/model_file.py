@@ -7,6 +7,8 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import ModelError
+
 # Field numbers of ModelProto and StringStringEntryProto in onnx.proto3.
 _METADATA = 14
 _KEY, _VALUE = 1, 2
@@ -19,6 +21,21 @@ _Buffer = bytes | mmap.mmap
 
 CAPSULE = "vit_edge.capsule"
 """The one large entry, far larger than all others together: it is read by itself, and nobody else pays for it."""
+
+
+def require_file(path: Path) -> None:
+    """Make sure that there is a file to read.
+
+    Raises:
+        ModelError: There is none.
+    """
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder; name the model file in it")
+        if not path.is_file():
+            raise ModelError(f"there is no file {path}; make one with `vit-edge export`")
+    except OSError as error:  # a name too long, or a folder above that may not be entered
+        raise ModelError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
 def read_properties(model: Path | bytes) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VitEdgeError
+from ..model_file import require_file
 from ..seal import check_seal
 from .child import attempt
 from .finding import Finding, sentence
@@ -17,10 +18,8 @@ def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
         path: The file.
         provider: The execution provider to run it on, as `Classifier` takes it.
     """
-    if not path.is_file():
-        yield _refused("model.file", f"there is no file {path}; name one that `vit-edge export` made")
-        return
     try:
+        require_file(path)
         # Of the file's bytes alone, so that damage shows even where nothing can run it.
         check_seal(path, str(path))
     except VitEdgeError as error:

@@ -183,6 +183,8 @@ def test_what_cannot_be_compiled_is_refused(model: Path) -> None:
     """With the sentences that a start has."""
     with pytest.raises(ModelError, match=r"there is no file absent\.onnx"):
         compile_model("absent.onnx")
+    with pytest.raises(ModelError, match=r"cannot be read \(File name too long\); check the path"):
+        compile_model("a" * 5000)
     with pytest.raises(ProviderError, match="there is no provider 'gpu'"):
         compile_model(model, provider="gpu")
     model.write_bytes(model.read_bytes()[:-1] + b"x")

@@ -50,11 +50,11 @@ def choose(
     from ..data import images_with_classes
     from ..errors import ModelError, ProviderError
     from ..kept import KeptAnswers
+    from ..runtime.model_file import require_file
 
     kept = KeptAnswers.load(against)
     for path in models:
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}; make one with `vit-edge export`")
+        require_file(path)
     own = shared.provider_options(provider_option)
     refused: dict[Path, Candidate] = {}
     with ExitStack() as stack:
