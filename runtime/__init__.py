@@ -18,12 +18,13 @@ from .labels import Label, Labels
 
 if TYPE_CHECKING:
     from .answer import Answer
-    from .classifier import Classifier, Prediction, Score
+    from .classifier import Classifier
     from .compile import Compiled, compile_model
     from .frame import Frame
     from .image import read_image
     from .loop import Watch, watch
     from .metadata import Metadata
+    from .prediction import Prediction, Score
     from .preprocess import Preprocessing
     from .sinks import Fan, GrabSink, JsonSink, RecordSink, Sink, TextSink, WindowSink
     from .sources import Capture, Gap, Source, open_source
@@ -73,8 +74,8 @@ _HOMES = {
     "Summary": "summary",
     **dict.fromkeys(("Fan", "GrabSink", "JsonSink", "RecordSink", "Sink", "TextSink", "WindowSink"), "sinks"),
     "Classifier": "classifier",
-    "Prediction": "classifier",
-    "Score": "classifier",
+    "Prediction": "prediction",
+    "Score": "prediction",
     "Compiled": "compile",
     "compile_model": "compile",
     "Metadata": "metadata",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .classifier import Score
+from .prediction import Score
 
 UNKNOWN = "unknown"
 """The label of an answer that is less sure than the threshold."""

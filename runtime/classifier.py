@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -22,6 +21,7 @@ from .labels import Labels
 from .metadata import Metadata
 from .model_file import read_properties, require_file
 from .placement import Placed
+from .prediction import Prediction, Score, softmax
 from .preprocess import Preprocessing
 from .processor import differences, processor
 from .providers import PROVIDERS
@@ -30,59 +30,6 @@ from .session import Started, refusal, start_session
 
 # Seals of the files whose notes are in the log: a server that opens a file for every worker logs them once.
 _noted: set[str] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A class and the probability that the model gives it."""
-
-    label: str
-    probability: float
-    index: int
-    id: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values, ready for JSON; a class without an id has none there either."""
-        values: dict[str, Any] = {"label": self.label, "probability": self.probability}
-        return values if self.id is None else values | {"id": self.id}
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        top: The likeliest classes, best first.
-        latency_ms: The time from the image as given to the answer: decoding, preprocessing and inference. For an
-            image that was computed with others as one tensor, inference is their time divided by their number.
-    """
-
-    top: tuple[Score, ...]
-    latency_ms: float
-
-    @property
-    def label(self) -> str:
-        """The name of the likeliest class."""
-        return self.top[0].label
-
-    @property
-    def probability(self) -> float:
-        """The probability of the likeliest class, 0..1."""
-        return self.top[0].probability
-
-    @property
-    def index(self) -> int:
-        """The place of the likeliest class among the model's outputs."""
-        return self.top[0].index
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values, ready for JSON."""
-        return {
-            "label": self.label,
-            "probability": self.probability,
-            "latency_ms": self.latency_ms,
-            "top": [score.to_dict() for score in self.top],
-        }
 
 
 class Classifier:
@@ -464,18 +411,6 @@ class Classifier:
             raise ModelError(
                 f"{self.name} has {classes} outputs but {len(self.labels)} labels; export it anew with all labels"
             )
-
-
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Turn logits into probabilities: (batch, classes) float32, each row's sum is 1.
-
-    Args:
-        logits: (batch, classes) float32.
-        temperature: What they are divided by first (Guo et al. 2017); it changes no order.
-    """
-    exponents = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float32(temperature))
-    probabilities: NDArray[np.float32] = exponents / exponents.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def _notes(started: Started, recipe: Mapping[str, Any]) -> Iterator[str]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from .answer import UNKNOWN, Answer
 from .belt import Belt, Ended
-from .classifier import Classifier, Score
+from .classifier import Classifier
 from .frame import Frame
 from .graph_input import Pixels
 from .pace import Pace
+from .prediction import Score
 from .relief import Relief
 from .sources import Source
 from .steady import Steady

@@ -13,7 +13,7 @@ from vit_edge.data import labelled_images
 from vit_edge.errors import OptionError
 from vit_edge.export import Export, Options, export_module
 from vit_edge.runtime import Classifier
-from vit_edge.runtime.classifier import softmax
+from vit_edge.runtime.prediction import softmax
 from vit_edge.scores import fit_temperature
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vit_edge.page import board
 from vit_edge.runtime.answer import Answer
-from vit_edge.runtime.classifier import Score
+from vit_edge.runtime.prediction import Score
 
 LABELS = ("golden retriever", "kuvasz", "tench")
 RED = np.full((90, 160, 3), (230, 20, 20), np.uint8)

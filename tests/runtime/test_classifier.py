@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vit_edge.runtime import Classifier, ImageError, Labels, Metadata, ModelError, VitEdgeError
-from vit_edge.runtime.classifier import softmax
 from vit_edge.runtime.image import ImageSource
+from vit_edge.runtime.prediction import softmax
 from vit_edge.runtime.processor import INT8_FEATURES, processor
 
 from .onnx_writer import LABELS, METADATA, colour_graph, colour_model, flat_colour, save_picture, sealed

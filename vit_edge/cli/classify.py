@@ -15,7 +15,8 @@ from .device import open_classifier
 from .progress import Advance, answer, note, progress
 
 if TYPE_CHECKING:
-    from ..runtime.classifier import Classifier, Prediction
+    from ..runtime.classifier import Classifier
+    from ..runtime.prediction import Prediction
 
 # From so many images on, a person would wonder whether something still happens.
 _LONG = 20
