@@ -27,3 +27,16 @@ def cache_folder() -> Path | None:
     except RuntimeError:
         return None
     return root.joinpath(*parts)
+
+
+def place_of(seal: str, kind: str, ending: str = "") -> Path | None:
+    """Give where something of a model file is kept, by the file's seal; None where there is no cache folder.
+
+    Args:
+        seal: The digest that `check_seal` gives.
+        kind: What is kept, the name of its folder.
+        ending: Of the place's own name.
+    """
+    folder = cache_folder()
+    # Half of the digest tells files apart as well, and keeps paths short.
+    return None if folder is None else folder / kind / f"{seal[:32]}{ending}"

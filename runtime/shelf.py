@@ -15,8 +15,10 @@ from typing import Any
 
 import onnxruntime
 
-from .cache import cache_folder
+from .cache import place_of
 from .processor import processor
+
+_KIND = "compiled"
 
 # Of this layout; another one fits nothing.
 _FORMAT = 1
@@ -122,16 +124,16 @@ class Shelf:
 
 def in_use(seal: str, provider: str) -> bool:
     """Tell whether something was compiled of a file, fitting or not; cheaper than to ask its shelf."""
-    root = cache_folder()
-    return root is not None and (_folder(root, seal) / f"{provider}.json").exists()
+    folder = place_of(seal, _KIND)
+    return folder is not None and (folder / f"{provider}.json").exists()
 
 
 def forget_compiled(seal: str) -> bool:
     """Remove all that was compiled of a file; whether there was something."""
-    root = cache_folder()
-    if root is None or not _folder(root, seal).exists():
+    folder = place_of(seal, _KIND)
+    if folder is None or not folder.exists():
         return False
-    _remove(_folder(root, seal))
+    _remove(folder)
     return True
 
 
@@ -143,8 +145,8 @@ def shelf(seal: str, provider: str, options: Mapping[str, Any]) -> Shelf | None:
         provider: The provider's short name.
         options: Those that it is opened with, without folders.
     """
-    root = cache_folder()
-    if root is None:
+    folder = place_of(seal, _KIND)
+    if folder is None:
         return None
     fits = {
         "format": _FORMAT,
@@ -153,12 +155,7 @@ def shelf(seal: str, provider: str, options: Mapping[str, Any]) -> Shelf | None:
         "options": dict(options),
     }
     # As JSON gives it back: what is compared was read from a record.
-    return Shelf(_folder(root, seal), provider, json.loads(json.dumps(fits)))
-
-
-def _folder(root: Path, seal: str) -> Path:
-    # Half of the digest tells files apart as well, and keeps paths short.
-    return root / "compiled" / seal[:32]
+    return Shelf(folder, provider, json.loads(json.dumps(fits)))
 
 
 def checksum(path: Path) -> str | None:

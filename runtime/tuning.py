@@ -12,7 +12,7 @@ from typing import Any
 
 import onnxruntime
 
-from .cache import CACHE_VARIABLE, cache_folder
+from .cache import CACHE_VARIABLE, place_of
 from .cores import usable_cores
 from .errors import VitEdgeError
 from .processor import processor
@@ -85,9 +85,7 @@ def forget_threads(seal: str) -> bool:
 
 
 def _path(seal: str) -> Path | None:
-    folder = cache_folder()
-    # Half of the digest tells files apart as well, and keeps paths short.
-    return None if folder is None else folder / "tuning" / f"{seal[:32]}.json"
+    return place_of(seal, "tuning", ".json")
 
 
 def _here(provider: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_a_cache_that_cannot_be_written_is_said(
         compile_model(model)
     assert Classifier(model)(flat_colour("blue")).label == "blue"
     monkeypatch.setattr("vit_edge.runtime.compile.cache_folder", lambda: None)
-    monkeypatch.setattr("vit_edge.runtime.shelf.cache_folder", lambda: None)
+    monkeypatch.setattr("vit_edge.runtime.cache.cache_folder", lambda: None)
     with pytest.raises(VitEdgeError, match="this user has no home folder for a cache; set VIT_EDGE_CACHE"):
         compile_model(model)
 

@@ -149,7 +149,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(model: Path, monkeypatch
 def test_a_user_without_a_home_keeps_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said when one wants to keep; everything else works."""
     seal = seal_of(model)
-    monkeypatch.setattr(module, "cache_folder", lambda: None)
+    monkeypatch.setattr("vit_edge.runtime.cache.cache_folder", lambda: None)
     with pytest.raises(VitEdgeError, match="this user has no home folder; set VIT_EDGE_CACHE to a folder"):
         keep_threads(seal, "cpu", KEPT)
     assert not forget_threads(seal)
