@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,10 @@ def _start(wish: Wish, provider: str) -> Started:
     )
     opened = _on_processor(wish, use) if provider == "cpu" else _elsewhere(wish, provider, use)
 
+    # An ONNX Runtime that does not tell opens the graph once more, which a provider that compiles takes long for.
+    @cache
     def nodes() -> Placed:
-        return where(wish, opened.session, provider, opened.setup)
+        return opened.placed or where(wish, opened.session, provider, opened.setup)
 
     notes: tuple[str, ...] = ()
     if provider != "cpu":
@@ -213,12 +216,16 @@ def _start(wish: Wish, provider: str) -> Started:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A session, how it was opened, and what became of the cache, as `Started` tells it."""
+    """A session, how it was opened, and what became of the cache, as `Started` tells it.
+
+    *placed* is where its nodes run, if that was found out already.
+    """
 
     session: onnxruntime.InferenceSession
     setup: Setup
     kept: Path | None = None
     compiled: bool = False
+    placed: Placed | None = None
 
 
 def _on_processor(wish: Wish, use: Use) -> _Opened:
@@ -285,12 +292,13 @@ def _compile(wish: Wish, provider: str, use: Use, place: Shelf | None) -> _Opene
     with _dropped_on_error(place, folder):
         with wish.compiling(f"compiling {wish.name} for {provider}"):
             session = create(wish, wish.model, provider, setup)
+        nodes = where(wish, session, provider, setup)
         # What is not to be used is not worth its room.
-        for _ in prove(wish.name, provider, where(wish, session, provider, setup)):
+        for _ in prove(wish.name, provider, nodes):
             pass
     _log("compiled %s for %s in %.1f s", wish.name, provider, time.monotonic() - begun)
     kept = place is not None and folder is not None and place.keep(folder)
-    return _Opened(session, setup, folder if kept else None, compiled=True)
+    return _Opened(session, setup, folder if kept else None, compiled=True, placed=nodes)
 
 
 @contextmanager

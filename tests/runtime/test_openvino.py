@@ -26,6 +26,22 @@ except VitEdgeError as error:
     tell(error=type(error).__name__, text=str(error))
 """
 
+# Before 1.24 a session did not tell where its nodes go.
+OLD = """
+from vit_edge.runtime import opening, placement
+
+times = 0
+
+def placed(session, again):
+    global times
+    times += 1
+    return placement.profiled(again)
+
+opening.placed = placed
+with Classifier(sys.argv[1], "openvino", 1) as classifier:
+    tell(provider=classifier.provider, placed=list(classifier.placement), opened_again=times)
+"""
+
 
 @pytest.fixture(autouse=True)
 def _picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +133,13 @@ def test_what_makes_it_fall_back_in_silence_is_an_error_with_the_reason(options:
     """ONNX Runtime goes on with the CPU, and tells why on standard error alone, or not at all."""
     # Wheels word their reasons differently; these are 1.24's.
     assert opened("openvino", options) == {"error": "ProviderError", "text": sentence}
+
+
+def test_an_old_version_that_does_not_tell_opens_the_graph_once_more_at_most() -> None:
+    """Each time the provider compiles it anew, which takes minutes for some."""
+    Path("colours.onnx").write_bytes(colour_model(METADATA))
+    (told,), _ = run(OLD, "colours.onnx")
+    assert told == {"provider": "openvino", "placed": ["openvino"], "opened_again": 1}
 
 
 def test_an_option_that_is_given_reaches_it() -> None:
