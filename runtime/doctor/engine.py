@@ -5,8 +5,8 @@ from pathlib import Path
 
 from .child import Outcome, attempt
 from .finding import Finding, sentence
-from .loading import load_failure, unmet
-from .wheels import Wheel, reinstall, wheel_findings, wheels
+from .loading import loading
+from .wheels import Wheel, reinstall, wheels
 
 # Of two wheels, the one that was installed for its provider; the plain one is everybody's second.
 _KEEP = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime")
@@ -34,35 +34,12 @@ def engine(root: Path = Path("/")) -> Iterator[Finding]:
         root: Where the system's files begin.
     """
     found = wheels("onnxruntime")
-    outcome = attempt("try_onnxruntime")
-    # Of a mix that was half removed a wheel is left without its files.
-    if outcome.missing == "onnxruntime" and not found:
-        yield Finding(
-            "onnxruntime.load",
-            "problem",
-            "ONNX Runtime is not installed: no model can run",
-            "`pip install 'vit-edge[runtime]'`, or `'vit-edge[runtime-headless]'` on a device without a screen.",
-        )
+    values = yield from loading(
+        "onnxruntime", "onnxruntime", "ONNX Runtime", found, keep=_KEEP, without="no model can run"
+    )
+    if values is None:
         return
-    version = outcome.values.get("version")
-    broken = list(wheel_findings("onnxruntime", found, keep=_KEEP, version=version))
-    yield from broken
-    if outcome.failure:
-        yield load_failure("onnxruntime", "ONNX Runtime", found, outcome)
-        return
-    if not any(finding.severity == "problem" for finding in broken):
-        origin = (
-            f"wheel {found[0].name}" if found else f"no wheel, from {Path(outcome.values['file']).parent}"
-        )
-        yield Finding(
-            "onnxruntime.load",
-            "ok",
-            f"ONNX Runtime {version} ({origin})",
-            details={**outcome.values, "wheels": [str(wheel) for wheel in found]},
-        )
-    for wheel in found:
-        yield from unmet(wheel)
-    providers: list[str] = outcome.values["providers"]
+    providers: list[str] = values["providers"]
     for name in providers:
         yield _provider(name, attempt("try_onnxruntime", name), found)
     if "cuda" not in providers and any((root / path).exists() for path in _NVIDIA):

@@ -1,18 +1,76 @@
-"""Why a module does not load although it is installed, and which other packages its wheel lacks."""
+"""Whether a module is installed and loads, else why not, and which other packages its wheel lacks."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any
 
-from .child import Outcome
+from .child import Outcome, attempt
 from .finding import Finding
-from .wheels import Wheel, reinstall
+from .wheels import Wheel, reinstall, wheel_findings
 
 _LIBRARY = re.compile(r"([\w.+-]+\.so[.\d]*): cannot open shared object")
 
 # What NumPy and the modules built with another NumPy say (numpy's "troubleshooting import errors").
 _NUMPY = re.compile(r"numpy\.core\.multiarray|_ARRAY_API|compiled using NumPy|numpy\.dtype size changed")
+
+
+def loading(
+    module: str,
+    area: str,
+    title: str,
+    found: Sequence[Wheel],
+    *,
+    keep: Sequence[str],
+    without: str,
+    more: Callable[[Mapping[str, Any]], str] = lambda values: "",
+) -> Generator[Finding, None, Mapping[str, Any] | None]:
+    """Examine a module: its wheels, and whether it loads.
+
+    Args:
+        module: Its import name, ``cv2``.
+        area: What the findings are about; ``try_`` and the area is the trial that loads it.
+        title: Its name for people.
+        found: The wheels that bring it.
+        keep: Names of wheels, of two over each other the one to keep first.
+        without: What a device cannot do without it.
+        more: Gives, of what the trial told, what is said of it beside its version.
+
+    Yields:
+        What is found.
+
+    Returns:
+        What the trial told; None where the module does not load.
+    """
+    outcome = attempt(f"try_{area}")
+    # Of a mix that was half removed a wheel is left without its files.
+    if outcome.missing == module and not found:
+        yield Finding(
+            f"{area}.load",
+            "problem",
+            f"{title} is not installed: {without}",
+            "`pip install 'vit-edge[runtime]'`, or `'vit-edge[runtime-headless]'` on a device without a screen.",
+        )
+        return None
+    values = outcome.values
+    broken = list(wheel_findings(area, found, keep=keep, version=values.get("version")))
+    yield from broken
+    if outcome.failure:
+        yield load_failure(area, title, found, outcome)
+        return None
+    if not any(finding.severity == "problem" for finding in broken):
+        origin = f"wheel {found[0].name}" if found else f"no wheel, from {Path(values['file']).parent}"
+        yield Finding(
+            f"{area}.load",
+            "ok",
+            f"{title} {values['version']} ({origin}){more(values)}",
+            details={**values, "wheels": [str(wheel) for wheel in found]},
+        )
+    for wheel in found:
+        yield from unmet(wheel)
+    return values
 
 
 def load_failure(area: str, title: str, found: Sequence[Wheel], outcome: Outcome) -> Finding:

@@ -2,14 +2,12 @@
 
 import sys
 from collections.abc import Generator, Mapping
-from pathlib import Path
 from typing import Any
 
-from .child import attempt
 from .finding import Finding
-from .loading import load_failure, unmet
+from .loading import loading
 from .screen import screen_is_named
-from .wheels import wheel_findings, wheels
+from .wheels import wheels
 
 
 def opencv() -> Generator[Finding, None, str | None]:
@@ -21,36 +19,18 @@ def opencv() -> Generator[Finding, None, str | None]:
     Returns:
         What it draws windows with, ``NONE`` for nothing; None where it does not load.
     """
-    found = wheels("cv2")
-    outcome = attempt("try_opencv")
-    # Of a mix that was half removed a wheel is left without its files.
-    if outcome.missing == "cv2" and not found:
-        yield Finding(
-            "opencv.load",
-            "problem",
-            "OpenCV is not installed: no image can be read",
-            "`pip install 'vit-edge[runtime]'`, or `'vit-edge[runtime-headless]'` on a device without a screen.",
-        )
-        return None
     plain, headless = ("opencv-python", "opencv-contrib-python"), ("opencv-python-headless",)
-    keep = (*plain, *headless) if screen_is_named() else (*headless, *plain)
-    broken = list(wheel_findings("opencv", found, keep=keep, version=outcome.values.get("version")))
-    yield from broken
-    if outcome.failure:
-        yield load_failure("opencv", "OpenCV", found, outcome)
+    values = yield from loading(
+        "cv2",
+        "opencv",
+        "OpenCV",
+        wheels("cv2"),
+        keep=(*plain, *headless) if screen_is_named() else (*headless, *plain),
+        without="no image can be read",
+        more=lambda values: ", no windows" if values["gui"] == "NONE" else f", windows by {values['gui']}",
+    )
+    if values is None:
         return None
-    values = outcome.values
-    if not any(finding.severity == "problem" for finding in broken):
-        origin = f"wheel {found[0].name}" if found else f"no wheel, from {Path(values['file']).parent}"
-        windows = "no windows" if values["gui"] == "NONE" else f"windows by {values['gui']}"
-        yield Finding(
-            "opencv.load",
-            "ok",
-            f"OpenCV {values['version']} ({origin}), {windows}",
-            details={**values, "wheels": [str(wheel) for wheel in found]},
-        )
-    for wheel in found:
-        yield from unmet(wheel)
     yield video(values)
     yield fonts(values)
     return str(values["gui"])
