@@ -1,11 +1,11 @@
 """Processes that load images, and what becomes of a run when one of them dies."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -35,8 +35,9 @@ def test_a_worker_that_is_killed_ends_the_run_in_a_sentence(
 
     def kill(step: Step) -> None:
         if step.step == 3:
-            workers = psutil.Process().children()
-            os.kill(workers[0].pid, signal.SIGKILL)
+            worker = multiprocessing.active_children()[0]
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(
         TrainingError, match=r"a process that loads images died \(.*Killed.*--workers"
