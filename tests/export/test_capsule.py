@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from torch import Tensor, nn
 
 from vit_edge.checkpoint import Checkpoint, load_checkpoint
 from vit_edge.data import list_images
@@ -33,20 +34,15 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 DIGITS = Preprocessing.parse("resize=32,crop=32,interpolation=bicubic,mean=0.5,std=0.5")
 
 
-class Colours:
+class Colours(nn.Module):
     """A network whose logits are the mean of red, green and blue."""
 
-    reference, kind = "torch", "torch float32"
-
-    def logits(self, pixels: Any) -> Any:
-        return np.asarray(pixels.mean(axis=(2, 3)), np.float32)
-
-    def graph(self, **_: Any) -> Any:
-        raise NotImplementedError
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.mean(dim=(2, 3))
 
 
 def packed(choice: int | Path | None, fitting: Images, preprocessing: Preprocessing = DIGITS) -> Packer:
-    work = pack(choice, Colours(), preprocessing, fitting)
+    work = pack(choice, TorchNetwork(Colours()), preprocessing, fitting)
     found: list[Packer] = []
 
     def drained() -> Iterator[Tick]:
