@@ -98,18 +98,15 @@ def batches(
         TrainingError: An image can no longer be read, or a worker died; see `worker_errors` for the latter.
     """
     places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
-    parts = [
-        part(len(places[first : first + recipe.batch_size]), rank=rank, world=world)
-        for first in range(0, len(places), recipe.batch_size)
+    wholes = [places[first : first + recipe.batch_size] for first in range(0, len(places), recipe.batch_size)]
+    parts = [part(len(whole), rank=rank, world=world) for whole in wholes]
+    # Every process takes part in every step: one without images of its own computes one that does not count.
+    mine = [
+        whole[low:high] if high > low else whole[:1] for whole, (low, high) in zip(wholes, parts, strict=True)
     ]
-    mine = []
-    for number, (low, high) in enumerate(parts):
-        first = number * recipe.batch_size
-        # Every process takes part in every step: one without images of its own computes one that does not count.
-        mine.append(places[first + low : first + high] if high > low else places[first : first + 1])
     loader: DataLoader[Any] = DataLoader(
         _Changed(examples, Augment(recipe, examples.preprocessing, cropped=examples.cropped), epoch),
-        batch_sampler=_Fixed([chosen.tolist() for chosen in mine[start:]]),
+        batch_sampler=[chosen.tolist() for chosen in mine[start:]],
         num_workers=workers,
         collate_fn=_collate,
         # It draws a seed that nobody uses; from the generator of all, that would change what others draw.
@@ -122,8 +119,7 @@ def batches(
     with worker_errors():
         for number, (images, targets) in enumerate(loader, start=start):
             low, high = parts[number]
-            whole = len(places[number * recipe.batch_size : (number + 1) * recipe.batch_size])
-            yield Batch(images, targets, mine[number], low, float(high > low), whole)
+            yield Batch(images, targets, mine[number], low, float(high > low), len(wholes[number]))
 
 
 @contextmanager
@@ -175,19 +171,6 @@ class _Changed(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         image, target = self._examples.example(place)
         return self._augment(image, epoch=self._epoch, place=place), target
-
-
-class _Fixed:
-    """Batches that are known beforehand."""
-
-    def __init__(self, chosen: Sequence[list[int]]) -> None:
-        self._chosen = chosen
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._chosen)
-
-    def __len__(self) -> int:
-        return len(self._chosen)
 
 
 def _collate(examples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
