@@ -167,6 +167,10 @@ def test_images_that_are_in_both_parts_are_told(folder: Path, tmp_path: Path) ->
     told = "\n".join(prepared.report.lines())
     assert "2 training images are copies of others" in told
     assert "1 training images are there under more than one class" in told
+    # Under a third class it still is one image.
+    (folder / "green" / "wrong.png").write_bytes((folder / "red" / "5.png").read_bytes())
+    _, prepared = drained(prepare(open_data(folder, val=val), PREPROCESSING))
+    assert (prepared.report.repeated, prepared.report.disputed) == (3, 1)
 
 
 def test_two_images_of_one_colour_but_another_shape_are_two(tmp_path: Path) -> None:

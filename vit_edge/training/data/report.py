@@ -1,7 +1,9 @@
 """What is told of a run's images before it starts: how many of each class, of what size, and which are twice there."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,7 @@ class DataReport:
     training: Inspection
     validation: Inspection
 
-    @property
+    @cached_property
     def shared(self) -> tuple[tuple[str, str], ...]:
         """The images of the validation that are training images too, pixel by pixel, each with one of those."""
         learned = {self.training.digests[place]: place for place in self.training.good[::-1]}
@@ -66,26 +68,19 @@ class DataReport:
             if (digest := self.validation.digests[place]) in learned
         )
 
-    @property
+    @cached_property
     def repeated(self) -> int:
         """How many training images are copies of others, pixel by pixel."""
         digests = self.training.digests[self.training.good]
         return len(digests) - len(np.unique(digests))
 
-    @property
+    @cached_property
     def disputed(self) -> int:
         """How many different training images are there under two classes or more."""
         good = self.training.good
-        pairs = {
-            (digest, target)
-            for digest, target in zip(
-                self.training.digests[good].tolist(),
-                self.training.collection.targets[good].tolist(),
-                strict=True,
-            )
-        }
-        digests = [digest for digest, _ in pairs]
-        return len(digests) - len(set(digests))
+        digests, targets = self.training.digests[good], self.training.collection.targets[good]
+        pairs = set(zip(digests.tolist(), targets.tolist(), strict=True))
+        return sum(classes > 1 for classes in Counter(digest for digest, _ in pairs).values())
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, ready for JSON."""
