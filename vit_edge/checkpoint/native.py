@@ -25,6 +25,7 @@ from ..errors import CheckpointError, VitEdgeError
 from ..models import ViT, ViTConfig
 from ..runtime.labels import Label, Labels
 from ..runtime.preprocess import Preprocessing
+from ..runtime.replacing import replacing
 
 _SCHEMA = 1
 _PREFIX = "vit_edge."
@@ -74,16 +75,13 @@ def save_checkpoint(
         f"{_PREFIX}preprocess": json.dumps(preprocessing.to_dict()),
     }
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, unfinished, metadata)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            save_file(tensors, unfinished, metadata)
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}; check the folder and the disk") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_native(metadata: Mapping[str, str]) -> NativeMetadata | None:

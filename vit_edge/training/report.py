@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..runtime.replacing import replacing
 from .run import best_epoch, read_metrics, unwritable
 from .told import Epoch, Step
 
@@ -155,9 +156,5 @@ def draw_curves(run: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    unfinished = run / f".{CURVES}"
-    try:
+    with replacing(run / CURVES) as unfinished:
         FigureCanvasAgg(figure).print_png(str(unfinished))  # type: ignore[no-untyped-call]
-        unfinished.replace(run / CURVES)
-    finally:
-        unfinished.unlink(missing_ok=True)

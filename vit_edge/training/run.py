@@ -1,13 +1,13 @@
 """The folder of a training run: what it holds and when it may be written."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TrainingError
+from ..runtime.replacing import replacing
 
 if TYPE_CHECKING:
     from .told import Epoch
@@ -106,14 +106,11 @@ def trim(folder: Path, epochs: int) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, error: OSError) -> TrainingError:

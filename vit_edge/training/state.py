@@ -13,6 +13,7 @@ import torch
 from ..errors import TrainingError
 from ..models import ViTConfig
 from ..runtime.labels import Labels
+from ..runtime.replacing import replacing
 from .batches import Examples
 from .recipe import Recipe
 
@@ -29,13 +30,11 @@ def save_state(run: Path, state: Mapping[str, Any]) -> None:
         TrainingError: It cannot be written.
     """
     path = run / STATE
-    unfinished = run / f".{STATE}.{os.getpid()}.tmp"
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
             torch.save({"schema": _SCHEMA, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
     # torch's zip writer raises a RuntimeError where the disk is full.
     except (OSError, RuntimeError) as error:
         if "DataLoader worker" in str(error):  # a signal that came meanwhile, and is no matter of this file
@@ -44,8 +43,6 @@ def save_state(run: Path, state: Mapping[str, Any]) -> None:
         raise TrainingError(
             f"cannot write {path} ({reason}); free some space, then go on with --resume"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def forget_state(run: Path) -> None:

@@ -97,6 +97,19 @@ def test_images_that_are_not_kept_are_looked_at_once_in_many_runs(folder: Path) 
     assert training.reads == 36
 
 
+def test_images_are_looked_at_where_nothing_can_be_noted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notes save time, and nothing may depend on them."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("VIT_EDGE_CACHE", str(tmp_path / "file"))
+    _, prepared = drained(prepare(open_data(folder), PREPROCESSING, memory_limit=0))
+    assert len(prepared.training) + len(prepared.validation) == 36
+    pack_folder(folder, "shard-{}.tar", count=2)
+    data = open_data(f"{folder.parent}/shard-{{0..1}}.tar")
+    assert len(data.training) + len(data.validation) == 36
+
+
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 def test_broken_images_are_all_told_or_left_out(folder: Path, memory_limit: int) -> None:
     """Before the first step, whether or not the set fits into memory."""

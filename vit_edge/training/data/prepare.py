@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from ...errors import ImageError
 from ...runtime.cache import cache_folder
 from ...runtime.cores import usable_cores
 from ...runtime.preprocess import Preprocessing, crop_pixels
+from ...runtime.replacing import replacing
 from ..batches import Examples
 from ..images import MEMORY_LIMIT, ImageSet, broken_error, check_classes
 from .collection import Collection, Part
@@ -196,11 +197,8 @@ class _Note:
     def write(self, inspection: Inspection) -> None:
         if self._path is None:
             return
-        draft = self._path.with_suffix(f".{os.getpid()}.tmp.npz")
-        try:
+        problems = np.array(json.dumps(inspection.problems))
+        with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            problems = np.array(json.dumps(inspection.problems))
-            np.savez(draft, sizes=inspection.sizes, digests=inspection.digests, problems=problems)
-            draft.replace(self._path)
-        except OSError:
-            draft.unlink(missing_ok=True)
+            with replacing(self._path) as unfinished, unfinished.open("wb") as file:
+                np.savez(file, sizes=inspection.sizes, digests=inspection.digests, problems=problems)

@@ -10,6 +10,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,7 @@ from ...errors import DataError, ImageError
 from ...runtime.cache import cache_folder
 from ...runtime.image import IMAGE_SUFFIXES, read_image
 from ...runtime.labels import Labels
+from ...runtime.replacing import replacing
 from . import places
 
 _SCHEMA = 1
@@ -197,14 +199,11 @@ def _look(name: str) -> tuple[str, list[Found]]:
     with places.opened(name) as archive:
         found = list(_samples(archive, name))
     if note is not None:
-        draft = note.with_suffix(f".{id(found)}.tmp")
-        try:
+        entries = [[image.key, image.offset, image.size, image.label] for image in found]
+        with suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
-            entries = [[image.key, image.offset, image.size, image.label] for image in found]
-            draft.write_text(json.dumps(entries), encoding="utf-8")
-            draft.replace(note)
-        except OSError:
-            draft.unlink(missing_ok=True)
+            with replacing(note) as unfinished:
+                unfinished.write_text(json.dumps(entries), encoding="utf-8")
     return stamp, found
 
 
