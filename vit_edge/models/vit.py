@@ -49,6 +49,14 @@ class ViT(nn.Module):
         Raises:
             ImageError: *pixels* has another shape.
         """
+        return self.answer(self.encode(pixels))
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Take images, as `forward` does, to (batch, tokens, width); the first tokens are those that the heads read.
+
+        Raises:
+            ImageError: *pixels* has another shape.
+        """
         expected = (self.config.channels, *self.config.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             wanted, got = ", ".join(map(str, expected)), ", ".join(map(str, pixels.shape))
@@ -60,7 +68,11 @@ class ViT(nn.Module):
         first = [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
         tokens = torch.cat([*(token.expand(patches.shape[0], -1, -1) for token in first), patches], dim=1)
         tokens = tokens + self.pos_embed  # (batch, tokens, width)   eq. 1
-        tokens = self.norm(self.blocks(tokens))  # eq. 2 to 4
+        encoded: Tensor = self.norm(self.blocks(tokens))  # eq. 2 to 4
+        return encoded
+
+    def answer(self, tokens: Tensor) -> Tensor:
+        """Take what `encode` gives, or its first tokens alone, to what `forward` gives."""
         logits: Tensor = self.head(tokens[:, 0])  # (batch, classes)
         if self.config.distilled:
             both = torch.stack([logits, self.head_dist(tokens[:, 1])], dim=1)  # (batch, 2, classes)

@@ -20,20 +20,15 @@ _BATCH = 64
 
 
 class Heads(nn.Module):
-    """What of a network stands behind its features."""
+    """A network that takes features in the place of images."""
 
     def __init__(self, model: ViT) -> None:
         super().__init__()
-        self.head = model.head
-        self.head_dist = model.head_dist if model.config.distilled else None
+        self.model = model
 
     def forward(self, features: Tensor) -> Tensor:
         """Take (batch, heads, width) to what `ViT.forward` gives."""
-        logits: Tensor = self.head(features[:, 0])
-        if self.head_dist is None:
-            return logits
-        both = torch.stack([logits, self.head_dist(features[:, 1])], dim=1)
-        return both if self.training else both.mean(dim=1)
+        return self.model.answer(features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +48,7 @@ class Held:
 
 def can_hold(model: ViT, images: Examples) -> bool:
     """Whether the features of images fit into memory."""
-    heads = 2 if model.config.distilled else 1
-    return len(images) * heads * model.config.width * 4 <= MEMORY_LIMIT
+    return len(images) * model.config.first_tokens * model.config.width * 4 <= MEMORY_LIMIT
 
 
 def stays(recipe: Recipe) -> bool:
@@ -76,21 +70,15 @@ def hold(model: ViT, images: Examples, *, told: Callable[[int], None]) -> Held:
     """
     model.eval()
     device = model.cls_token.device
-    heads = [model.head, model.head_dist] if model.config.distilled else [model.head]
-    features = torch.empty(len(images), len(heads), model.config.width, device=device)
-    caught: list[Tensor] = []
-    handles = [head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0])) for head in heads]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(images), _BATCH):
-                places = list(range(start, min(start + _BATCH, len(images))))
-                caught.clear()
-                model(prepared(images, places).to(device))
-                features[start : start + len(places)] = torch.stack(caught, dim=1)
-                told(len(places))
-    finally:
-        for handle in handles:
-            handle.remove()
+    heads = model.config.first_tokens
+    features = torch.empty(len(images), heads, model.config.width, device=device)
+    with torch.no_grad():
+        for start in range(0, len(images), _BATCH):
+            places = list(range(start, min(start + _BATCH, len(images))))
+            features[start : start + len(places)] = model.encode(prepared(images, places).to(device))[
+                :, :heads
+            ]
+            told(len(places))
     return Held(features, torch.from_numpy(np.asarray(images.targets, np.int64)).to(device), images.shards)
 
 
