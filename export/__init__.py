@@ -9,8 +9,9 @@ from ..evaluation import Bounds
 from ..runtime.labels import Label, Labels
 from .images import Tick
 from .options import DEFAULT_BOUNDS, Options, Precision
-from .pipeline import Export, Source, run
+from .pipeline import run
 from .recorder import Step
+from .result import Export, Source
 
 if TYPE_CHECKING:
     from torch import nn

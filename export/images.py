@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..data import Sample
 from ..errors import ExportError
 from ..evaluation import Comparison, compare
 from ..runtime.errors import ModelError
@@ -114,6 +115,12 @@ class Measurement:
 def spread(items: Sequence[T], count: int) -> list[T]:
     """Choose some of many, the same ones each time, in random order: folders sort their images by class."""
     return random.Random(0).sample(list(items), min(count, len(items)))
+
+
+def labelled(folder: Path, samples: Sequence[Sample], preprocessing: Preprocessing) -> Images:
+    """Give images with their classes, as `labelled_images` finds them."""
+    targets = [sample.target for sample in samples if sample.target is not None]
+    return Images(folder.name, [sample.path for sample in samples], targets, preprocessing)
 
 
 class Runner:

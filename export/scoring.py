@@ -11,7 +11,7 @@ from ..runtime.labels import Labels
 from ..runtime.preprocess import Preprocessing
 from ..scores import Scores, fit_scores
 from .elsewhere import Elsewhere
-from .images import Images, Tick, spread
+from .images import Images, Tick, labelled, spread
 from .options import Options
 from .verdict import Verdict, answers
 
@@ -36,10 +36,7 @@ def labelled_for_scores(
         samples = labelled_images(calibrate, labels)
     except DataError as error:
         return f"the images of --calibrate have no labels: {error}"
-    pairs = [(sample.path, sample.target) for sample in samples if sample.target is not None]
-    chosen = spread(pairs, _SCORED * options.samples)
-    paths, targets = ([pair[0] for pair in chosen], [pair[1] for pair in chosen])
-    return Images(calibrate.name, paths, targets, preprocessing)
+    return labelled(calibrate, spread(samples, _SCORED * options.samples), preprocessing)
 
 
 def score(
