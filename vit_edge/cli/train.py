@@ -337,8 +337,8 @@ def _start(
 ) -> "Start":
     from ..models import named
     from ..runtime.labels import Labels
-    from ..runtime.preprocess import Preprocessing
     from ..training import open_start, start_from, start_new
+    from ..training.start import usual_preprocessing
 
     try:
         if source is not None:
@@ -348,10 +348,7 @@ def _start(
             )
             return start_from(checkpoint, classes, preprocessing, seed=seed, distilled=distilled)
         config = replace(named(model, classes=len(classes), image_size=image_size), distilled=distilled)
-        height, width = config.image_size
-        size = f"resize={min(height, width)},crop={height}x{width}"
-        colours = f"mean={mean or '0.5'},std={std or '0.5'}"
-        preprocessing = Preprocessing.parse(f"{size},interpolation=bicubic,{colours}")
+        preprocessing = usual_preprocessing(config.image_size, mean=mean or "0.5", std=std or "0.5")
     except ModelError as error:
         raise OptionError(str(error)) from error
     return start_new(config, preprocessing, seed=seed)

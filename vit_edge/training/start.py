@@ -139,8 +139,24 @@ def open_start(
         if own is not None:
             own = replace(own, resize=image_size, crop=(image_size, image_size))
     if own is None:
-        height, width = checkpoint.config.image_size
-        own = Preprocessing.parse(
-            f"resize={min(height, width)},crop={height}x{width},interpolation=bicubic,mean={mean},std={std}"
-        )
+        assert mean is not None
+        assert std is not None
+        own = usual_preprocessing(checkpoint.config.image_size, mean=mean, std=std)
     return checkpoint, own
+
+
+def usual_preprocessing(image_size: tuple[int, int], *, mean: str, std: str) -> Preprocessing:
+    """Give what images go through where nothing says it: the short side is resized, and the centre cropped.
+
+    Args:
+        image_size: Height and width of what the network takes.
+        mean: One number or three.
+        std: Likewise.
+
+    Raises:
+        ModelError: *mean* or *std* is no colour.
+    """
+    height, width = image_size
+    return Preprocessing.parse(
+        f"resize={min(height, width)},crop={height}x{width},interpolation=bicubic,mean={mean},std={std}"
+    )
