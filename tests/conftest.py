@@ -4,6 +4,7 @@ The fixtures import what they need when they are first asked for, so that the ru
 torch nor scikit-learn is installed.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIT_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_children() -> None:
+    """Let the programs that tests start hear signals, though behind nohup or in a shell's background they are ignored.
+
+    A program inherits that a signal is ignored, but not what else is done about it: here nothing, as before.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture
