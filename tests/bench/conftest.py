@@ -1,13 +1,11 @@
 """Small model files to measure."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from vit_edge.bench import Step
 from vit_edge.runtime.preprocess import Preprocessing
 
 from ..runtime.onnx_writer import METADATA, colour_model
@@ -15,16 +13,6 @@ from ..runtime.onnx_writer import METADATA, colour_model
 Result = TypeVar("Result")
 
 LARGE_SIDE = 768
-
-
-def drained(steps: Generator[Step, None, Result]) -> tuple[list[Step], Result]:
-    """Run a generator to its end: what it yielded, and what it returned."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from vit_edge.runtime import Classifier
 from vit_edge.runtime.cores import usable_cores
 from vit_edge.runtime.image import read_image
 
-from .conftest import drained
+from ..drain import drained
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from vit_edge.bench import Setting, Step, made_pictures, measure_starts
 from vit_edge.errors import VitEdgeError
 
-from .conftest import LARGE_SIDE, drained
+from ..drain import drained
+from .conftest import LARGE_SIDE
 
 
 @pytest.mark.slow

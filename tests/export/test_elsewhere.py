@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +15,11 @@ from onnx import helper, numpy_helper
 
 from vit_edge.errors import ExportError, OptionError
 from vit_edge.export.elsewhere import Elsewhere
-from vit_edge.export.images import Runner, Tick
+from vit_edge.export.images import Runner
 from vit_edge.export.passes.static import QuantizeStatic
 from vit_edge.export.targets import target
+
+from ..drain import drained
 
 T = TypeVar("T")
 
@@ -50,22 +51,13 @@ def pixels(folder: Path, count: int = 5) -> tuple[Path, NDArray[np.float32]]:
     return folder / "pixels.npy", rows
 
 
-def finish(work: Generator[Tick, None, T]) -> tuple[list[Tick], T]:
-    ticks = []
-    while True:
-        try:
-            ticks.append(next(work))
-        except StopIteration as ended:
-            return ticks, ended.value
-
-
 HERE = Elsewhere(target("cpu"))
 
 
 def test_the_answers_are_those_that_the_graph_gives_here(tmp_path: Path) -> None:
     """The other process only is where they are computed; images come back in their order."""
     path, rows = pixels(tmp_path)
-    ticks, logits = finish(HERE.answers(model(), path, threads=1))
+    ticks, logits = drained(HERE.answers(model(), path, threads=1))
     np.testing.assert_allclose(logits, Runner(model())(rows), rtol=1e-5)
     assert [(tick.done, tick.total) for tick in ticks] == [(done, 5) for done in range(1, 6)]
 
@@ -75,7 +67,7 @@ def test_a_graph_that_does_fifty_times_the_work_is_slower_wherever_it_stands() -
     side = 512
     one = np.ones((1, 3, side), np.float32)
     for order in ((1, 50), (50, 1)):
-        ticks, found = finish(HERE.race([model(count, side) for count in order], one, threads=1))
+        ticks, found = drained(HERE.race([model(count, side) for count in order], one, threads=1))
         times = dict(zip(order, found, strict=True))
         assert times[50] > 3 * times[1] > 0
         assert ticks[-1].done == ticks[-1].total
@@ -88,7 +80,7 @@ def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         OptionError, match=r"cannot start .*python \(No such file or directory\); give the python"
     ):
-        finish(work)
+        drained(work)
 
 
 def test_an_interpreter_without_onnxruntime_is_told_what_it_lacks(tmp_path: Path) -> None:
@@ -100,7 +92,7 @@ def test_an_interpreter_without_onnxruntime_is_told_what_it_lacks(tmp_path: Path
     with pytest.raises(
         OptionError, match=r"lacks what .* \(ModuleNotFoundError: No module named 'numpy'\); install"
     ):
-        finish(Elsewhere(target("cpu"), bare).answers(model(), path, threads=1))
+        drained(Elsewhere(target("cpu"), bare).answers(model(), path, threads=1))
 
 
 @pytest.mark.skipif(
@@ -112,7 +104,7 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match=r"there has no OpenVINOExecutionProvider, only .*CPUExecutionProvider"
     ):
-        finish(Elsewhere(target("openvino")).answers(model(), path, threads=1))
+        drained(Elsewhere(target("openvino")).answers(model(), path, threads=1))
     with pytest.raises(ExportError, match=r"there has no OpenVINOExecutionProvider"):
         Elsewhere(target("openvino")).require()
     Elsewhere(target("cpu")).require()
@@ -124,7 +116,7 @@ def test_a_graph_that_cannot_run_gives_the_reason(tmp_path: Path) -> None:
     broken = model()
     broken.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ExportError, match=r"failed there \(.*NoSuchOperator.*\); mend") as caught:
-        finish(HERE.answers(broken, path, threads=1))
+        drained(HERE.answers(broken, path, threads=1))
     assert "\n" not in str(caught.value)
 
 
@@ -135,7 +127,7 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     with pytest.raises(ExportError, match="no result after 1 s"):
-        finish(Elsewhere(target("cpu"), slow, timeout_s=1.0).answers(model(), path, threads=1))
+        drained(Elsewhere(target("cpu"), slow, timeout_s=1.0).answers(model(), path, threads=1))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +140,7 @@ def test_a_process_that_dies_is_named(tmp_path: Path, ending: str, text: str) ->
     dying.write_text(f"#!/bin/sh\n{ending}\n")
     dying.chmod(0o755)
     with pytest.raises(ExportError, match=text):
-        finish(Elsewhere(target("cpu"), dying).answers(model(), path, threads=1))
+        drained(Elsewhere(target("cpu"), dying).answers(model(), path, threads=1))
 
 
 @needs_openvino
@@ -157,9 +149,9 @@ def test_openvino_answers_a_quantized_graph(tmp_path: Path) -> None:
     path, rows = pixels(tmp_path)
     quantized = QuantizeStatic({"pixels": (-1.0, 1.0), "x1": (-3.0, 3.0)}, "minmax")(model())
     there = Elsewhere(target("openvino"), Path(OPENVINO or ""))
-    _, logits = finish(there.answers(quantized, path, threads=1))
+    _, logits = drained(there.answers(quantized, path, threads=1))
     np.testing.assert_allclose(logits, Runner(model())(rows), atol=0.1)
-    _, times = finish(there.race([quantized, model()], rows[:1], threads=2))
+    _, times = drained(there.race([quantized, model()], rows[:1], threads=2))
     assert all(time > 0 for time in times)
 
 
@@ -171,7 +163,7 @@ def test_a_silent_fallback_of_openvino_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match="left OpenVINOExecutionProvider for CPUExecutionProvider"
     ) as caught:
-        finish(Elsewhere(wrong, Path(OPENVINO or "")).answers(model(), path, threads=1))
+        drained(Elsewhere(wrong, Path(OPENVINO or "")).answers(model(), path, threads=1))
     assert "\n" not in str(caught.value)
 
 
@@ -198,4 +190,4 @@ def test_products_that_openvino_leaves_to_the_processor_are_an_error(tmp_path: P
     with pytest.raises(
         ExportError, match="OpenVINOExecutionProvider left 1 products to CPUExecutionProvider"
     ):
-        finish(Elsewhere(target("openvino"), Path(OPENVINO or "")).answers(mixed, path, threads=1))
+        drained(Elsewhere(target("openvino"), Path(OPENVINO or "")).answers(mixed, path, threads=1))

@@ -1,9 +1,7 @@
 """The ranking of layers: each quantized alone, each left out alone, on a network that has learnt something."""
 
 import time
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +17,8 @@ from vit_edge.export.passes import FuseAttention, Pass, QuantizeDynamic, ScaleTo
 from vit_edge.export.sensitivity import Sensitivity, mixed, rank
 from vit_edge.export.trace import trace
 from vit_edge.runtime.cache import CACHE_VARIABLE
+
+from ..drain import drained
 
 REWRITES: tuple[Pass, ...] = (SplitGemm(), Unflatten(), FuseAttention(), Unflatten())
 FOREVER = float("inf")
@@ -57,13 +57,8 @@ def ranked(
     floats: onnx.ModelProto, quantized: onnx.ModelProto, images: Images, deadline: float = FOREVER
 ) -> tuple[tuple[Sensitivity, ...], list[Tick]]:
     spreads = {linear.node: 1.0 for linear in linears(floats)}
-    work: Generator[Tick, None, Any] = rank(floats, quantized, images, spreads=spreads, deadline=deadline)
-    ticks = []
-    while True:
-        try:
-            ticks.append(next(work))
-        except StopIteration as end:
-            return end.value, ticks
+    ticks, found = drained(rank(floats, quantized, images, spreads=spreads, deadline=deadline))
+    return found, ticks
 
 
 def drift(model: onnx.ModelProto, images: Images) -> float:

@@ -9,6 +9,8 @@ from onnx import helper, numpy_helper
 from vit_edge.export.images import Tick
 from vit_edge.export.speed import race
 
+from ..drain import drained
+
 
 def products(count: int) -> onnx.ModelProto:
     """Make a graph of many products, one after the other."""
@@ -28,13 +30,8 @@ def test_a_graph_that_does_fifty_times_the_work_is_slower_wherever_it_stands() -
     """A race that favoured the first or the last would let a slow INT8 file ship."""
     pixels = np.ones((1, 3, 128, 128), np.float32)
     for order in ((1, 50), (50, 1)):
-        run = race([products(count) for count in order], pixels)
-        ticks = []
-        try:
-            while True:
-                ticks.append(next(run))
-        except StopIteration as ended:
-            times = dict(zip(order, ended.value, strict=True))
+        ticks, found = drained(race([products(count) for count in order], pixels))
+        times = dict(zip(order, found, strict=True))
         assert times[50] > 3 * times[1] > 0
         assert all(isinstance(tick, Tick) for tick in ticks)
         assert ticks[-1].done == ticks[-1].total

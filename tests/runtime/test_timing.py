@@ -1,29 +1,20 @@
 """Times of calls that take turns."""
 
 import time
-from collections.abc import Generator
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 from vit_edge.runtime import timing
 from vit_edge.runtime.timing import in_turns, sample_turns, take_turns
 
+from ..drain import drained
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_TURN_S", 0.005)
-
-
-def drained(turns: Generator[tuple[int, int], None, Any]) -> tuple[list[tuple[int, int]], Any]:
-    ticks = []
-    while True:
-        try:
-            ticks.append(next(turns))
-        except StopIteration as end:
-            return ticks, end.value
 
 
 def test_the_slower_call_is_told_wherever_it_stands() -> None:

@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,23 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from vit_edge.runtime.preprocess import Preprocessing
-from vit_edge.training.data import Reading
 
 from ..pictures import paint
 
 PREPROCESSING = Preprocessing.parse("resize=8,crop=8,interpolation=bicubic,mean=0.5,std=0.5")
 
 Result = TypeVar("Result")
-
-
-def drained(steps: Generator[Reading, None, Result]) -> tuple[list[Reading], Result]:
-    """Run a generator to its end: what it yielded, and what it returned."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 def pack(shard: Path, members: dict[str, bytes], *, compressed: bool = False) -> Path:

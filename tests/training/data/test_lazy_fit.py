@@ -13,7 +13,8 @@ from vit_edge.training.batches import batches
 from vit_edge.training.chance import BUFFER, order
 from vit_edge.training.data import Prepared, open_data, prepare
 
-from .conftest import PREPROCESSING, drained, pack_folder
+from ...drain import drained
+from .conftest import PREPROCESSING, pack_folder
 
 CONFIG = ViTConfig((8, 8), patch_size=4, width=16, depth=1, heads=2, mlp_width=32, classes=3)
 LABELS = Labels.of(["blue", "green", "red"])

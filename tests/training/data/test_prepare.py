@@ -13,8 +13,9 @@ from vit_edge.training import ImageSet
 from vit_edge.training.data import LazySet, Part, Reading, open_data, prepare
 from vit_edge.training.data.collection import Files
 
+from ...drain import drained
 from ..pictures import paint
-from .conftest import PREPROCESSING, drained, pack_folder, write_cifar
+from .conftest import PREPROCESSING, pack_folder, write_cifar
 
 
 class Counted:

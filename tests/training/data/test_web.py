@@ -12,7 +12,8 @@ import pytest
 from vit_edge.errors import DataError
 from vit_edge.training.data import open_data, places, prepare
 
-from .conftest import PREPROCESSING, drained, pack_folder
+from ...drain import drained
+from .conftest import PREPROCESSING, pack_folder
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
