@@ -17,6 +17,7 @@ import onnxruntime
 
 from .cache import place_of
 from .processor import processor
+from .replacing import replacing
 
 _KIND = "compiled"
 
@@ -72,10 +73,9 @@ class Shelf:
             if not files:
                 self.drop(folder)
                 return False
-            draft = folder.with_suffix(".tmp")
             record = {"folder": folder.name, "fits": dict(self.fits), "files": files}
-            draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-            draft.replace(self._record)
+            with replacing(self._record) as draft:
+                draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
         except OSError:
             self.drop(folder)
             return False

@@ -5,8 +5,6 @@ provider, processor, granted cores and ONNX Runtime, and for nothing else.
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from .cache import CACHE_VARIABLE, place_of
 from .cores import usable_cores
 from .errors import VitEdgeError
 from .processor import processor
+from .replacing import replacing
 
 
 def tuned_threads(seal: str, provider: str) -> int | None:
@@ -52,14 +51,11 @@ def keep_threads(seal: str, provider: str, threads: int) -> Path:
         )
     here = _here(provider)
     others = [record for record in _records(path) if not _holds(record, here)]
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps([*others, {**here, "threads": threads}], indent=1), encoding="utf-8")
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps([*others, {**here, "threads": threads}], indent=1), encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise VitEdgeError(
             f"the tuning cannot be kept in {path.parent} ({error.strerror}); {another}"
         ) from error

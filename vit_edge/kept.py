@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError, ModelError, OptionError
 from .runtime.preprocess import Preprocessing
+from .runtime.replacing import replacing
 
 _VERSION = 1
 
@@ -59,18 +60,13 @@ class KeptAnswers:
             _DIGESTS: np.stack([np.frombuffer(bytes.fromhex(key), np.uint8) for key in self.logits]),
             _LOGITS: np.stack(list(self.logits.values())).astype("<f4"),
         }
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with unfinished.open("wb") as file:
+            with replacing(path) as unfinished, unfinished.open("wb") as file:
                 # Logits hardly shrink, and a device should not have to unpack them.
                 np.savez(file, **parts)  # type: ignore[arg-type]  # its last option is no array
-            size = unfinished.stat().st_size
-            unfinished.replace(path)
+            return path.stat().st_size
         except OSError as error:
             raise OptionError(f"cannot write {path} ({error.strerror}); nothing was changed") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return size
 
     @classmethod
     def load(cls, path: Path) -> "KeptAnswers":

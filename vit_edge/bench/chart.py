@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VitEdgeError
+from ..runtime.replacing import replacing
 from .measure import Row
 
 FORMATS = (".svg", ".png")
@@ -65,13 +65,10 @@ def save_chart(path: Path, rows: Sequence[Row], *, title: str, subtitle: str) ->
     height = _TOP + _ROW * len(rows) + _BOTTOM
     canvas: _Canvas = _Svg(_WIDTH, height) if path.suffix.lower() == ".svg" else _Pixels(_WIDTH, height)
     _draw(canvas, rows, title, subtitle)
-    draft = path.with_name(path.name + ".tmp")
     try:
-        draft.write_bytes(canvas.encode())
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_bytes(canvas.encode())
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         raise VitEdgeError(f"{path} cannot be written ({error.strerror}); check the folder") from error
 
 
