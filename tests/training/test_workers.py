@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from vit_edge.errors import TrainingError
 from vit_edge.training import ImageSet, Recipe, Step, fit, new_model, open_run
 from vit_edge.training.run import LAST
 
+from ..cli.command import environment
 from .test_fit import CONFIG, LABELS, PREPROCESSING, painted
 
 RECIPE = Recipe(epochs=2, batch_size=2, learning_rate=3e-3, augment="trivial", flip=True)
@@ -87,3 +90,38 @@ def test_a_worker_that_fails_says_why_in_a_line(sets: tuple[ImageSet, ImageSet],
             )
         )
     assert "\n" not in str(error.value)
+
+
+_THREADED = """
+import cv2, numpy as np
+from vit_edge.runtime.preprocess import Preprocessing
+from vit_edge.training import ImageSet, Recipe
+from vit_edge.training.batches import batches
+
+class Resized(ImageSet):
+    def example(self, place):
+        image, target = super().example(place)
+        return cv2.resize(cv2.resize(image, (900, 900)), (8, 8)), target
+
+cv2.setNumThreads(4)
+for _ in range(20):
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 3)
+preprocessing = Preprocessing.parse("resize=8,crop=8,interpolation=bicubic,mean=0.5,std=0.5")
+images = Resized(np.zeros((12, 8, 8, 3), np.uint8), np.zeros(12, np.int64), preprocessing)
+for epoch in (1, 2):
+    print(sum(len(batch.targets) for batch in batches(images, Recipe(batch_size=4), epoch=epoch, workers=2)))
+print(cv2.getNumThreads())
+"""
+
+
+def test_workers_start_beside_the_threads_of_opencv() -> None:
+    """The images were decoded here before, by threads that do not come along: a worker that waited for them hung."""
+    done = subprocess.run(
+        [sys.executable, "-c", _THREADED],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["12", "12", "4"], done.stderr

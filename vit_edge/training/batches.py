@@ -114,10 +114,11 @@ def batches(
         # Where it can be, images that are held in memory are shared and not copied.
         multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         pin_memory=pinned,
-        worker_init_fn=_alone if workers else None,
     )
     with worker_errors():
-        for number, (images, targets) in enumerate(loader, start=start):
+        with _without_opencv_threads():
+            loaded = iter(loader)
+        for number, (images, targets) in enumerate(loaded, start=start):
             low, high = parts[number]
             yield Batch(images, targets, mine[number], low, float(high > low), len(wholes[number]))
 
@@ -177,8 +178,15 @@ def _collate(examples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     return torch.stack([image for image, _ in examples]), torch.tensor([target for _, target in examples])
 
 
-def _alone(worker: int) -> None:
-    # Workers share the cores among them; a thread pool in each would only get in the way.
-    torch.set_num_threads(1)
-    # OpenCV's threads did not come along when this process was split off.
+@contextmanager
+def _without_opencv_threads() -> Iterator[None]:
+    """Put OpenCV's threads away while workers are split off: they do not come along, and a worker would wait for them.
+
+    Workers share the cores among them, and are each to have one thread in any case; torch sees to its own.
+    """
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
