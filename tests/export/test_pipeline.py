@@ -18,7 +18,18 @@ from vit_edge.checkpoint import Checkpoint, load_checkpoint
 from vit_edge.data import labelled_images, list_images
 from vit_edge.errors import DataError, ExportError, ImageError, OptionError
 from vit_edge.evaluation import compare
-from vit_edge.export import DEFAULT_BOUNDS, Export, Options, Source, Step, Tick, export_module, pipeline, run
+from vit_edge.export import (
+    DEFAULT_BOUNDS,
+    Export,
+    Options,
+    Source,
+    Step,
+    Tick,
+    export_module,
+    pipeline,
+    run,
+    shipping,
+)
 from vit_edge.export.network import TorchNetwork
 from vit_edge.export.passes import Pass
 from vit_edge.export.verdict import veto
@@ -220,7 +231,7 @@ def test_after_a_veto_the_next_candidate_is_tried(
             verdict.problem = "in batches of 2, 1.00 % of the images keep their answer"
         return verdict
 
-    monkeypatch.setattr(pipeline, "veto", against_the_first)
+    monkeypatch.setattr(shipping, "veto", against_the_first)
     result, _ = workshop(budget_s=60.0, min_agreement=0.9)
     assert (result.precision, result.reason, len(seen)) == ("int8", None, 2)
     vetoed = [place for place, row in enumerate(result.candidates) if row.problem is not None]
