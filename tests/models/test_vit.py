@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vit_edge.errors import ImageError
 from vit_edge.models import CATALOG, ViT, ViTConfig, resample_positions
-from vit_edge.models.vit import StochasticDepth
+from vit_edge.models.vit import StochasticDepth, by_hand
 
 SMALL = ViTConfig((32, 48), 8, 64, 2, 4, 128, 5)
 
@@ -131,3 +131,23 @@ def test_branches_are_left_out_by_the_factors_that_are_set() -> None:
     bare = model.norm(torch.cat([model.cls_token, model.patch_embed(pixels[1:])], dim=1) + model.pos_embed)
     torch.testing.assert_close(skipped[1], model.head(bare[0, 0]))
     torch.testing.assert_close(model.eval()(pixels), whole)
+
+
+def test_attention_in_bf16_learns_what_it_learns_in_float32() -> None:
+    """While training on a processor it is computed another way there, to the same answers and gradients."""
+    torch.manual_seed(0)
+    model = ViT(SMALL).train()
+    images, targets = torch.randn(4, 3, 32, 48), torch.arange(4)
+    found = []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(images)
+        functional.cross_entropy(logits.float(), targets).backward()
+        gradient = model.blocks[0].attn.qkv.weight.grad
+        assert gradient is not None
+        found.append((logits.float().detach(), gradient.clone()))
+    for one, two in zip(*found, strict=True):
+        assert float((one - two).norm() / one.norm()) < 0.02
+    q, k, v = torch.randn(3, 2, 4, 65, 32)
+    torch.testing.assert_close(by_hand(q, k, v), functional.scaled_dot_product_attention(q, k, v))

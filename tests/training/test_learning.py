@@ -206,6 +206,10 @@ def test_bf16_is_for_devices_that_have_it(
         epochs = list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run")))
         assert epochs[-1].loss < epochs[0].loss
         assert model.head.weight.dtype == torch.float32
+        probe = replace(recipe, freeze=True, augment="none")
+        held = list(fit(model, *sets, labels=LABELS, recipe=probe, run=open_run(tmp_path / "probe")))
+        # What is validated stays in float32, as on a device.
+        assert evaluate(model, sets[1]) == pytest.approx((held[-1].val_loss, held[-1].val_accuracy), abs=1e-5)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     with pytest.raises(TrainingError, match="does not compute in bf16; train with --precision float32"):
         list(fit(model, *sets, labels=LABELS, recipe=recipe, run=tmp_path))

@@ -1,6 +1,7 @@
 """The features of a frozen network, computed once: what is trained on them is its head alone (a linear probe)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +58,20 @@ def stays(recipe: Recipe) -> bool:
     return not any((*changed, recipe.mixup, recipe.cutmix, recipe.drop_path, recipe.distillation != "none"))
 
 
-def hold(model: ViT, images: Examples, *, told: Callable[[int], None]) -> Held:
+def hold(
+    model: ViT,
+    images: Examples,
+    *,
+    told: Callable[[int], None],
+    within: AbstractContextManager[object] | None = None,
+) -> Held:
     """Compute the features of images, prepared by the runtime's own code.
 
     Args:
         model: The network; it is left in evaluation mode.
         images: The images.
         told: Called with how many were looked at since the last call.
+        within: Entered while they are computed, as `computing` in another precision; float32 unless given.
 
     Raises:
         TrainingError: Memory is short.
@@ -72,7 +80,7 @@ def hold(model: ViT, images: Examples, *, told: Callable[[int], None]) -> Held:
     device = model.cls_token.device
     heads = model.config.first_tokens
     features = torch.empty(len(images), heads, model.config.width, device=device)
-    with torch.no_grad():
+    with torch.no_grad(), within or nullcontext():
         for start in range(0, len(images), _BATCH):
             places = list(range(start, min(start + _BATCH, len(images))))
             features[start : start + len(places)] = model.encode(prepared(images, places).to(device))[

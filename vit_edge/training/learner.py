@@ -1,7 +1,6 @@
 """One step of training: from a batch to moved weights, or to a sentence that says why not."""
 
 import math
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from .losses import losses
 from .memory import batch_that_fits, is_out_of_memory
 from .mixing import draw, mixed
 from .optimizer import SHARE
-from .processes import Processes
+from .processes import Processes, computing
 from .recipe import Recipe
 from .teacher import Teacher, channels
 
@@ -113,9 +112,9 @@ class Learner:
                 images = mixed(images, mix)
             places = batch.first + np.arange(len(images))
             drop(self._branches, recipe, step=step, places=places, device=device)
-            taught = None if self._teacher is None else self._teacher(images, self._preprocessing)
-        half = recipe.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+        with computing(recipe, device):
+            if self._teacher is not None:
+                taught = self._teacher(images, self._preprocessing)
             logits = self._called(images)
         targets = batch.targets.to(device, non_blocking=True)
         return losses(logits, targets, recipe=recipe, mix=mix, teacher=taught), taught

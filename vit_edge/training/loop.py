@@ -20,7 +20,7 @@ from .grids import measure
 from .held import Heads, Held, can_hold, evaluate_held, held_batches, hold, stays
 from .learner import Learner
 from .optimizer import optimizer_for
-from .processes import Processes, require_precision
+from .processes import Processes, computing, require_precision
 from .recipe import Recipe, learning_rate
 from .run import BEST, LAST, record, trim
 from .start import new_model
@@ -152,23 +152,21 @@ class Run:
 
     def _hold(self, on_features: Callable[[int, int], None]) -> None:
         """Compute the features of images that are seen again and again unchanged, in place."""
-        sets = [
-            images if held else None
-            for images, held in (
-                (self._training, self._holds_training),
-                (self._validation, self._holds_validation),
-            )
-        ]
-        total, done = sum(len(images) for images in sets if images is not None), 0
+        total = len(self._training) * self._holds_training + len(self._validation) * self._holds_validation
+        done = 0
 
         def told(count: int) -> None:
             nonlocal done
             done += count
             on_features(done, total)
 
-        training, validation = (
-            None if images is None else hold(self._model, images, told=told) for images in sets
-        )
+        training = validation = None
+        if self._holds_training:
+            within = computing(self._recipe, self._processes.device)
+            training = hold(self._model, self._training, told=told, within=within)
+        if self._holds_validation:
+            # In float32, whatever is learned from: it is what a device will answer.
+            validation = hold(self._model, self._validation, told=told)
         self._held = training, validation
 
     def _evaluate(self) -> tuple[float, float]:

@@ -7,7 +7,7 @@ optimizer only, by torch's own `fully_shard`, which unlike Accelerate's plugin r
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -167,6 +167,11 @@ def require_precision(recipe: Recipe, device: torch.device) -> None:
     )
     if not able:
         raise TrainingError(f"the device {device} does not compute in bf16; train with --precision float32")
+
+
+def computing(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """Compute in the recipe's precision: products in bf16 where it says so, from weights in float32."""
+    return torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
 
 
 def _full(value: Tensor) -> Tensor:

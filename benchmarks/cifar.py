@@ -1,0 +1,195 @@
+"""Trains on CIFAR-10 with the commands a user would give, exports what was trained to INT8, and tells what came of it.
+
+With the ``dev`` extra installed: ``python benchmarks/cifar.py --shared DIR --output RUNS``, where DIR holds
+``data/cifar10_jpeg.tar.gz`` (``train/`` and ``test/`` with a folder per class) and
+``models/vit_tiny_patch16_224.safetensors``, a ViT-Tiny of ImageNet. A part of the training images chooses the best
+epoch; the 10,000 test images are seen once, at the end. The parts, in an order that lets later ones use earlier ones:
+
+``scratch``: the mini ViT, about half an hour on two cores.
+``frozen``: a linear probe of the ViT-Tiny at 224 pixels.
+``tuned``: the ViT-Tiny with all its weights, at 96 pixels, where a step costs a fifth.
+``qat``: static INT8 files of the scratch run's checkpoint, and of the same after quantization-aware training.
+``distillation``: the mini ViT for the same time with a teacher, the tuned ViT-Tiny, and without one.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_edge.training import BEST, METRICS
+
+ROOT = Path(__file__).parents[1]
+
+PARTS = ("scratch", "frozen", "tuned", "qat", "distillation")
+
+# CIFAR's images may be mirrored; the precision is bf16 where the processor has it.
+USUAL = ("--val-share", "0.04", "--flip")
+
+SCRATCH = (*USUAL, "--epochs", "40", "--batch-size", "128", "--lr", "0.002")
+FROZEN = ("--freeze", "--augment", "none", "--val-share", "0.04", "--epochs", "30", "--batch-size", "256")
+TUNED = (*USUAL, "--image-size", "96", "--epochs", "2", "--batch-size", "64", "--lr", "0.0003")
+
+
+def main() -> None:
+    """Run the parts one by one, and print a line for each result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the folder of model and data")
+    parser.add_argument("--output", type=Path, required=True, help="where images and runs are kept")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what is run, of " + ", ".join(PARTS))
+    parser.add_argument("--precision", default="float32", help="bf16 where the processor has it")
+    options = parser.parse_args()
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    bench = Bench(
+        images=unpack(options.shared, options.output),
+        tiny=options.shared / "models" / "vit_tiny_patch16_224.safetensors",
+        runs=options.output,
+        precision=options.precision,
+    )
+    for part in parts:
+        getattr(bench, part)()
+
+
+def unpack(shared: Path, folder: Path, *, per_class: int | None = None) -> Path:
+    """Unpack CIFAR-10 into a folder, unless it is there; of each class all images, or only so many."""
+    images = folder / "cifar10"
+    if not images.is_dir():
+        archive = shared / "data" / "cifar10_jpeg.tar.gz"
+        if not archive.is_file():
+            sys.exit(f"{archive} is not there; name its folder with --shared")
+        partial = folder / "cifar10.partial"
+        counts: dict[str, int] = {}
+        with tarfile.open(archive) as file:
+            for member in file:
+                group = str(Path(member.name).parent)
+                counts[group] = counts.get(group, 0) + 1
+                if per_class is None or counts[group] <= per_class:
+                    file.extract(member, partial, filter="data")
+        partial.rename(images)
+    return images
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The parts, each of which trains, exports and checks.
+
+    Attributes:
+        images: The folder of ``train`` and ``test``.
+        tiny: The checkpoint of ImageNet.
+        runs: Where runs and files are kept.
+        precision: Of training.
+    """
+
+    images: Path
+    tiny: Path
+    runs: Path
+    precision: str
+
+    def scratch(self) -> None:
+        """Train the mini ViT from random weights."""
+        self.train("scratch", *SCRATCH)
+        self.export("scratch", "scratch")
+
+    def frozen(self) -> None:
+        """Train a new head on the ViT-Tiny's features."""
+        self.train("frozen", *self.from_tiny(), *FROZEN)
+        self.export("frozen", "frozen")
+
+    def tuned(self) -> None:
+        """Fine-tune all weights of the ViT-Tiny."""
+        self.train("tuned", *self.from_tiny(), *TUNED)
+        self.export("tuned", "tuned")
+
+    def qat(self) -> None:
+        """Compare the static file of a checkpoint with that of the same after training with its quantizers."""
+        start = str(self.checkpoint("scratch"))
+        self.train("qat", *USUAL, "--from", start, "--qat", "--epochs", "2", "--batch-size", "128")
+        for name in ("scratch", "qat"):
+            self.export(name, f"{name}-static", *STATIC)
+
+    def distillation(self) -> None:
+        """Compare a student with and without a teacher, for the same time."""
+        teacher = str(self.checkpoint("tuned"))
+        size = (*USUAL, "--batch-size", "128", "--lr", "0.002")
+        taken = self.train("student", *size, "--epochs", "8", "--teacher", teacher)
+        # One epoch tells the pace of the plain run, which is given no less time than the other took.
+        pace = self.train("pace", *size, "--epochs", "1")
+        self.train("alone", *size, "--epochs", str(-(-int(taken) // int(pace))))
+        for name in ("student", "alone"):
+            self.export(name, name)
+
+    def from_tiny(self) -> tuple[str, ...]:
+        """Give the options that start from the ViT-Tiny, whose file says nothing of itself."""
+        return ("--from", str(self.tiny), "--mean", "0.5", "--std", "0.5")
+
+    def checkpoint(self, name: str) -> Path:
+        """Give the best checkpoint of a run."""
+        return self.runs / name / BEST
+
+    def train(self, name: str, *options: str) -> float:
+        """Train, and give the seconds that the epochs took, with their validations."""
+        run = self.runs / name
+        command = ["train", str(self.images / "train"), "-o", str(run), "--force", *options]
+        if "--freeze" not in options:
+            command += ["--precision", self.precision]
+        started = time.monotonic()
+        called(*command)
+        taken = time.monotonic() - started
+        epochs = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+        best = max(epoch["val_accuracy"] for epoch in epochs)
+        print(
+            f"{name}: {len(epochs)} epochs in {taken / 60:.1f} min, {100 * best:.2f} % of validation",
+            flush=True,
+        )
+        return taken
+
+    def export(self, run: str, name: str, *options: str) -> None:
+        """Export a run's best checkpoint to INT8, and print what both answer on the test images."""
+        file = self.runs / f"{name}.onnx"
+        called(
+            *("export", str(self.checkpoint(run)), "-o", str(file), "--force", "--precision", "int8"),
+            *("--calibrate", str(self.images / "train"), *options),
+        )
+        told = called(
+            *(
+                "check",
+                str(file),
+                "--against",
+                str(self.checkpoint(run)),
+                "--data",
+                str(self.images / "test"),
+            ),
+            *("--min-agreement", "0", "--max-drift", "100", "--max-drop", "100", "--json"),
+        )
+        found: dict[str, Any] = json.loads(told)
+        print(f"{name}: {json.dumps(found)}", flush=True)
+
+
+STATIC = ("--target", "qnn", "--min-agreement", "0", "--max-drift", "100")
+
+
+def called(*arguments: str) -> str:
+    """Run a command of ours, and give what it printed."""
+    print("$ vit-edge", shlex.join(arguments), flush=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vit_edge", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
