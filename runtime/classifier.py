@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
 
+# Before ONNX Runtime: the threads that OpenCV's BLAS starts spin for a while, and a session that opened meanwhile
+# would have one core less.
+import cv2  # noqa: F401
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .beside import beside_opencv
 from .errors import ImageError, ModelError
 from .graph_input import GraphInput, InputType, Pixels
 from .image import ImageSource, read_image
@@ -84,20 +86,17 @@ class Classifier:
             require_file(data)
         self.name = name
 
-        def start() -> tuple[str, Started]:
-            seal = check_seal(data, name)
-            return seal, start_session(
-                data,
-                name=name,
-                provider=provider,
-                threads=threads,
-                options=provider_options,
-                spinning=spinning,
-                seal=seal,
-                compiling=compiling,
-            )
-
-        self.seal, started = beside_opencv(start)
+        self.seal = check_seal(data, name)
+        started = start_session(
+            data,
+            name=name,
+            provider=provider,
+            threads=threads,
+            options=provider_options,
+            spinning=spinning,
+            seal=self.seal,
+            compiling=compiling,
+        )
         self.provider, self.threads = started.provider, started.threads
         session = started.session
         # Not the session's: what a provider compiled need not carry them.

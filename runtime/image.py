@@ -1,10 +1,9 @@
 """Reading an image from wherever it is, the way people expect: upright, RGB, or one clear error."""
 
 import struct
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,14 +19,14 @@ A file of a few kB can claim far more, so what a JPEG, PNG or GIF claims is read
 cannot claim more, and for the other formats OpenCV's own limit, four times this, stands.
 """
 
-if TYPE_CHECKING:
-    IMAGE_SUFFIXES: frozenset[str]
-    """The suffixes, in lower case, of the files in a folder that count as images: what this OpenCV reads."""
-
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
 )
+
+# It is built with a format's reader and writer together, but says only whether the writer is there.
+IMAGE_SUFFIXES = frozenset(suffix for suffix in _SUFFIXES if cv2.haveImageWriter(suffix))
+"""The suffixes, in lower case, of the files in a folder that count as images: what this OpenCV reads."""
 
 # OpenCV takes a file's bytes as one array that is indexed by a C int.
 _MAX_BYTES = 2**31 - 1
@@ -66,21 +65,6 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name == "IMAGE_SUFFIXES":
-        return _image_suffixes()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-# OpenCV is loaded where it is first used: see `beside`.
-@cache
-def _image_suffixes() -> frozenset[str]:
-    import cv2
-
-    # It is built with a format's reader and writer together, but says only whether the writer is there.
-    return frozenset(suffix for suffix in _SUFFIXES if cv2.haveImageWriter(suffix))
-
-
 def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     gray = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if (
@@ -116,8 +100,6 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    import cv2
-
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
     if len(data) > _MAX_BYTES:

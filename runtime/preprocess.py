@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -187,8 +188,6 @@ def normalise(
     Raises:
         ImageError: *pixels* has another shape or type.
     """
-    import cv2  # where it is first used: see `beside`
-
     require_pixels(pixels)
     result = np.empty((3, *pixels.shape[:2]), np.float32) if out is None else out
     tables = _tables(preprocessing.mean, preprocessing.std)

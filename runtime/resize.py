@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,8 +49,6 @@ def resize(
     >>> resize(np.full((90, 160, 3), 7, np.uint8), (45, 80), window=(0, 10, 45, 45)).shape
     (45, 45, 3)
     """
-    import cv2  # where it is first used: see `beside`
-
     require_pixels(image)
     top, left, height, width = window or (0, 0, *size)
     if not (0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]):
@@ -121,8 +120,6 @@ def _resample(image: NDArray[np.uint8], rows: _Weights, columns: _Weights) -> ND
 
 def _resize_columns(image: NDArray[np.uint8], weights: _Weights) -> NDArray[np.uint8]:
     """Resample each row: (rows, columns, 3) to (3, rows, outputs)."""
-    import cv2
-
     height, width = image.shape[:2]
     if weights.identity:
         result = np.empty((3, height, width), np.uint8)
