@@ -86,7 +86,7 @@ class _Opener:
                 (
                     *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1000 * left_s)),
                     *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1000 * self._capture.stall_s)),
-                    *(cv2.CAP_PROP_N_THREADS, self._threads),
+                    *_threads(self._threads),
                 ),
                 options=options,
             )
@@ -156,3 +156,9 @@ def _advice(reason: str) -> str:
     if "refused" in reason:
         return "check host and port, and that the camera is on"
     return "check the address, and that the camera is on and sends video there"
+
+
+def _threads(count: int) -> tuple[int, ...]:
+    """Give how many threads decode, as OpenCV wants to hear it; OpenCV before 4.6 does not."""
+    kind = getattr(cv2, "CAP_PROP_N_THREADS", None)
+    return () if kind is None else (kind, count)
