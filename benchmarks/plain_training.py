@@ -60,7 +60,7 @@ def main() -> None:
             checkpoint_path=str(options.start),
             drop_path_rate=0.05,
         )
-        model.reset_classifier(classes)
+        model.reset_classifier(classes)  # type: ignore[operator]
         groups = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.75)
         for group in groups:
             group["lr"] = rate * group.pop("lr_scale")

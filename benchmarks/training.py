@@ -98,7 +98,8 @@ def our_pace(data: Path, start: Sequence[str], batch_size: int, epochs: int) -> 
         ]
         called(*command, "--epochs", str(epochs), "--batch-size", str(batch_size))
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
-    return statistics.median(json.loads(line)["images_per_second"] for line in lines[1:])
+    paces: list[float] = [json.loads(line)["images_per_second"] for line in lines[1:]]
+    return statistics.median(paces)
 
 
 def plain_pace(data: Path, start: Sequence[str], batch_size: int, epochs: int) -> float:

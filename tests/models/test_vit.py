@@ -143,8 +143,8 @@ def test_attention_in_bf16_learns_what_it_learns_in_float32() -> None:
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(images)
-        functional.cross_entropy(logits.float(), targets).backward()
-        gradient = model.blocks[0].attn.qkv.weight.grad
+        functional.cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
+        gradient = model.get_parameter("blocks.0.attn.qkv.weight").grad
         assert gradient is not None
         found.append((logits.float().detach(), gradient.clone()))
     for one, two in zip(*found, strict=True):
