@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=Path, help="fine-tune this ViT-Tiny at 224 pixels")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     side = 32 if options.start is None else 224
     images = ImageFolder(options.data, changes(side))
@@ -78,7 +79,8 @@ def main() -> None:
                 # timm's pairs want an even number.
                 even = len(pixels) // 2 * 2
                 pixels, targets = mix(pixels[:even], targets[:even])
-            loss = loss_of(model(pixels), targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+                loss = loss_of(model(pixels), targets)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -9,12 +9,13 @@ fine-tuned at 224 pixels. The first epoch of each process warms up and is not co
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cifar import unpack
@@ -30,6 +31,22 @@ PHOTOS = 400
 ROOT = Path(__file__).parents[1]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What both train: images, a checkpoint to start from or none, images per step, and float32 or bf16."""
+
+    data: Path
+    start: Path | None
+    batch_size: int
+    precision: str
+
+    def options(self, epochs: int) -> list[str]:
+        """Give the arguments that both understand."""
+        start = [] if self.start is None else ["--from", str(self.start)]
+        sizes = ["--epochs", str(epochs), "--batch-size", str(self.batch_size)]
+        return [str(self.data), *start, *sizes, "--precision", self.precision]
+
+
 def main() -> None:
     """Print both paces, and their ratio, for both networks."""
     parser = argparse.ArgumentParser(
@@ -38,17 +55,22 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the folder of model and data")
     parser.add_argument("--images", type=int, default=400, help="images per class of CIFAR-10")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each process, two at least")
+    parser.add_argument("--precision", default="float32,bf16", help="bf16 where the processor has it")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cifar = unpack(options.shared, folder, per_class=options.images)
-        tiny = ["--from", str(options.shared / "models" / "vit_tiny_patch16_224.safetensors")]
+        tiny = options.shared / "models" / "vit_tiny_patch16_224.safetensors"
         photos = folder / "photos"
         imagenet(options.shared, photos)
-        print(f"{'':34} {'vit-edge':>9} {'plain':>9}  ratio  wanted {WANTED:.2f}")
-        compare("mini ViT from scratch, 32 px", cifar / "train", [], 64, options.epochs, options.rounds)
-        compare("ViT-Tiny fine-tuned, 224 px", photos, tiny, 16, options.epochs, options.rounds)
+        print(f"{'':38} {'vit-edge':>9} {'plain':>9}  ratio  wanted {WANTED:.2f}")
+        for precision in options.precision.split(","):
+            for name, job in (
+                ("mini ViT from scratch, 32 px", Job(cifar / "train", None, 64, precision)),
+                ("ViT-Tiny fine-tuned, 224 px", Job(photos, tiny, 16, precision)),
+            ):
+                compare(f"{name}, {precision}", job, options.epochs, options.rounds)
 
 
 def imagenet(shared: Path, folder: Path) -> None:
@@ -62,58 +84,43 @@ def imagenet(shared: Path, folder: Path) -> None:
         shutil.copyfile(path, group / path.name)
 
 
-def compare(name: str, data: Path, start: Sequence[str], batch_size: int, epochs: int, rounds: int) -> None:
+def compare(name: str, job: Job, epochs: int, rounds: int) -> None:
     """Let both train in turn, and print a row."""
     ours, plain = [], []
     with progress(name, total=2 * rounds, unit="runs") as advance:
         for _ in range(rounds):
-            ours.append(our_pace(data, start, batch_size, epochs))
+            ours.append(our_pace(job, epochs))
             advance(1)
-            plain.append(plain_pace(data, start, batch_size, epochs))
+            plain.append(plain_pace(job, epochs))
             advance(1)
     ratio = statistics.median(one / other for one, other in zip(ours, plain, strict=True))
-    print(
-        f"{name:34} {statistics.median(ours):9.1f} {statistics.median(plain):9.1f} {ratio:6.2f}  images/s",
-        flush=True,
-    )
+    one, other = statistics.median(ours), statistics.median(plain)
+    print(f"{name:38} {one:9.1f} {other:9.1f} {ratio:6.2f}  images/s", flush=True)
 
 
-def our_pace(data: Path, start: Sequence[str], batch_size: int, epochs: int) -> float:
+def our_pace(job: Job, epochs: int) -> float:
     """Give the images per second of the command."""
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
-        # What is told while training, of which one is enough to validate on, is not timed.
-        own = [*start, "--mean", "0.5", "--std", "0.5"] if start else []
-        command = [
-            sys.executable,
-            "-m",
-            "vit_edge",
-            "train",
-            str(data),
-            "-o",
-            str(run),
-            *own,
-            "--flip",
-            "--quiet",
-        ]
-        called(*command, "--epochs", str(epochs), "--batch-size", str(batch_size))
+        values = ["--mean", "0.5", "--std", "0.5"] if job.start else []
+        called("-m", "vit_edge", "train", *job.options(epochs), *values, "-o", str(run), "--flip", "--quiet")
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
     paces: list[float] = [json.loads(line)["images_per_second"] for line in lines[1:]]
     return statistics.median(paces)
 
 
-def plain_pace(data: Path, start: Sequence[str], batch_size: int, epochs: int) -> float:
+def plain_pace(job: Job, epochs: int) -> float:
     """Give the images per second of the plain loop."""
     script = str(Path(__file__).with_name("plain_training.py"))
-    sizes = ["--epochs", str(epochs), "--batch-size", str(batch_size)]
-    paces: list[float] = json.loads(called(sys.executable, script, str(data), *start, *sizes))
+    paces: list[float] = json.loads(called(script, *job.options(epochs)))
     return statistics.median(paces[1:])
 
 
-def called(*command: str) -> str:
-    """Run a command, and give what it printed."""
+def called(*arguments: str) -> str:
+    """Run Python, and give what it printed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
     return done.stdout
