@@ -9,12 +9,14 @@ from typing import Protocol
 
 import numpy as np
 import pytest
+import torch
 
 from vit_edge.checkpoint import load_checkpoint
 from vit_edge.cli import main
 from vit_edge.data import labelled_images
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
+from vit_edge.training import has_bf16
 
 from ..training.pictures import paint
 from .command import call
@@ -81,6 +83,7 @@ def test_the_answer_is_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
     assert "Reading training images: 27/27" in done.stderr
     assert "Training: 24/24 steps, epoch 6" in done.stderr
     assert "training a new network of " in done.stderr
+    assert ("--precision bf16 is several times as fast" in done.stderr) == has_bf16(torch.device("cpu"))
     quiet = call("train", data, "-o", tmp_path / "run", *SMALL, "--quiet", "--force")
     assert (quiet.returncode, quiet.stderr) == (0, "")
     # The same seed, a process of its own: the same numbers to the last digit.

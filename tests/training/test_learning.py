@@ -18,7 +18,7 @@ from vit_edge.models.vit import StochasticDepth
 from vit_edge.quantizers.simulate import ranges
 from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import Preprocessing
-from vit_edge.training import BEST, ImageSet, Recipe, evaluate, fit, new_model, open_run
+from vit_edge.training import BEST, ImageSet, Recipe, evaluate, fit, has_bf16, new_model, open_run
 from vit_edge.training.average import Average
 from vit_edge.training.losses import losses
 from vit_edge.training.memory import batch_that_fits, is_out_of_memory
@@ -202,7 +202,7 @@ def test_bf16_is_for_devices_that_have_it(
     """Where it is emulated it is slower and no better; where it is there, weights stay in float32."""
     recipe = replace(RECIPE, precision="bf16")
     model = new_model(CONFIG, seed=0)
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if has_bf16(torch.device("cpu")):
         epochs = list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run")))
         assert epochs[-1].loss < epochs[0].loss
         assert model.head.weight.dtype == torch.float32

@@ -197,6 +197,7 @@ def train(
         Report,
         best_epoch,
         fit,
+        has_bf16,
         open_run,
         write_config,
     )
@@ -259,6 +260,8 @@ def train(
     preprocessing = begun.preprocessing
     run = open_run(output, force=force, resume=resume)
     note(f"training {begun.told}", quiet=quiet)
+    if precision == "float32" and has_bf16(processes.device):
+        note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
     learned = None if teacher is None else _teacher(teacher, classes, processes)
     ready = train_data.read(found, preprocessing, skip_broken=skip_broken, quiet=quiet)
     training_set, validation_set = ready.training, ready.validation

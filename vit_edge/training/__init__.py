@@ -3,7 +3,7 @@
 from .evaluate import evaluate
 from .fit import fit
 from .images import Decoded, ImageSet, check_apart, check_classes, check_memory, decode, gather
-from .processes import Processes
+from .processes import Processes, has_bf16
 from .recipe import Recipe
 from .report import Report
 from .run import BEST, LAST, METRICS, best_epoch, open_run, write_config
@@ -34,6 +34,7 @@ __all__ = [
     "evaluate",
     "fit",
     "gather",
+    "has_bf16",
     "new_model",
     "open_run",
     "open_start",

@@ -6,6 +6,7 @@ optimizer only, by torch's own `fully_shard`, which unlike Accelerate's plugin r
 """
 
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -158,15 +159,19 @@ def require_precision(recipe: Recipe, device: torch.device) -> None:
     Raises:
         TrainingError: It does not, so that it would be slower and no better.
     """
-    if recipe.precision != "bf16":
-        return
-    able = (
-        torch.cuda.is_bf16_supported()
-        if device.type == "cuda"
-        else device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    if not able:
+    if recipe.precision == "bf16" and not has_bf16(device):
         raise TrainingError(f"the device {device} does not compute in bf16; train with --precision float32")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 by instructions of its own, and so several times as fast as in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # On x86 torch takes AVX-512 for enough, and emulates where the instructions for bf16 are missing.
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return bool(not x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def computing(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
