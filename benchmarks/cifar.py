@@ -9,7 +9,8 @@ epoch; the 10,000 test images are seen once, at the end. The parts, in an order 
 ``frozen``: a linear probe of the ViT-Tiny at 224 pixels.
 ``tuned``: the ViT-Tiny with all its weights, at 96 pixels, where a step costs a fifth.
 ``qat``: static INT8 files of the scratch run's checkpoint, and of the same after quantization-aware training.
-``distillation``: the mini ViT for the same time with a teacher, the tuned ViT-Tiny, and without one.
+``distillation``: the mini ViT on 500 images per class, for the same time with a teacher, the ViT-Tiny fine-tuned on the
+same images, and without one.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -32,27 +34,19 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("scratch", "frozen", "tuned", "qat", "distillation")
 
 # A share of the training images chooses the best epoch; CIFAR's images may be mirrored.
-USUAL = ("--val-share", "0.04", "--flip")
+USUAL = "--val-share 0.04 --flip"
 
 # Half an hour is short: what keeps a long run from learning by heart would only slow this one down.
-LIGHT = (
-    *USUAL,
-    "--augment",
-    "shift",
-    "--mixup",
-    "0",
-    "--drop-path",
-    "0",
-    "--batch-size",
-    "128",
-    "--lr",
-    "0.002",
-)
+SCRATCH = f"{USUAL} --augment shift --mixup 0 --drop-path 0 --batch-size 128 --lr 0.002 --epochs 28"
+FROZEN = "--val-share 0.04 --freeze --augment none --epochs 30 --batch-size 256"
+TUNED = f"{USUAL} --image-size 96 --epochs 2 --batch-size 64 --lr 0.0003"
+QAT = f"{USUAL} --qat --epochs 2 --batch-size 128"
+STATIC = "--target qnn --min-agreement 0 --max-drift 100"
 
-SCRATCH = (*LIGHT, "--epochs", "28")
-FROZEN = ("--val-share", "0.04", "--freeze", "--augment", "none", "--epochs", "30", "--batch-size", "256")
-TUNED = (*USUAL, "--image-size", "96", "--epochs", "2", "--batch-size", "64", "--lr", "0.0003")
-STATIC = ("--target", "qnn", "--min-agreement", "0", "--max-drift", "100")
+FEW = 500
+TEACHER = f"{USUAL} --image-size 64 --epochs 6 --batch-size 32"
+STUDENT = f"{USUAL} --epochs {{epochs}}"
+TAUGHT = 40
 
 
 def main() -> None:
@@ -70,8 +64,8 @@ def main() -> None:
         parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     options.output.mkdir(parents=True, exist_ok=True)
     bench = Bench(
+        shared=options.shared,
         images=unpack(options.shared, options.output),
-        tiny=options.shared / "models" / "vit_tiny_patch16_224.safetensors",
         runs=options.output,
         precision=options.precision,
     )
@@ -83,6 +77,7 @@ def unpack(shared: Path, folder: Path, *, per_class: int | None = None) -> Path:
     """Unpack CIFAR-10 into a folder, unless it is there; of each class all images, or only so many."""
     images = folder / "cifar10"
     if not images.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
         archive = shared / "data" / "cifar10_jpeg.tar.gz"
         if not archive.is_file():
             sys.exit(f"{archive} is not there; name its folder with --shared")
@@ -103,89 +98,88 @@ class Bench:
     """The parts, each of which trains, exports and checks.
 
     Attributes:
+        shared: The folder of model and data.
         images: The folder of ``train`` and ``test``.
-        tiny: The checkpoint of ImageNet.
         runs: Where runs and files are kept.
         precision: Of training.
     """
 
+    shared: Path
     images: Path
-    tiny: Path
     runs: Path
     precision: str
 
     def scratch(self) -> None:
         """Train the mini ViT from random weights."""
-        self.train("scratch", *SCRATCH)
+        self.train("scratch", SCRATCH)
         self.export("scratch", "scratch")
 
     def frozen(self) -> None:
         """Train a new head on the ViT-Tiny's features."""
-        self.train("frozen", *self.from_tiny(), *FROZEN)
+        self.train("frozen", FROZEN, *self.from_tiny())
         self.export("frozen", "frozen")
 
     def tuned(self) -> None:
         """Fine-tune all weights of the ViT-Tiny."""
-        self.train("tuned", *self.from_tiny(), *TUNED)
+        self.train("tuned", TUNED, *self.from_tiny())
         self.export("tuned", "tuned")
 
     def qat(self) -> None:
         """Compare the static file of a checkpoint with that of the same after training with its quantizers."""
-        start = str(self.checkpoint("scratch"))
-        self.train("qat", *USUAL, "--from", start, "--qat", "--epochs", "2", "--batch-size", "128")
+        self.train("qat", QAT, "--from", str(self.checkpoint("scratch")))
         for name in ("scratch", "qat"):
-            self.export(name, f"{name}-static", *STATIC)
+            self.export(name, f"{name}-static", STATIC)
 
     def distillation(self) -> None:
-        """Compare a student with and without a teacher, for the same time."""
-        teacher = str(self.checkpoint("tuned"))
-        taken = self.train("student", *LIGHT, "--epochs", "5", "--teacher", teacher)
-        # Two epochs tell the pace of the plain run, which is given no less time than the other took.
-        pace = self.train("pace", *LIGHT, "--epochs", "2") / 2
-        self.train("alone", *LIGHT, "--epochs", str(math.ceil(taken / pace)))
-        for name in ("student", "alone"):
+        """Compare a student with and without a teacher, on few images and for the same time."""
+        few = unpack(self.shared, self.runs / "few", per_class=FEW) / "train"
+        self.train("teacher", TEACHER, *self.from_tiny(), images=few)
+        teacher = ("--teacher", str(self.checkpoint("teacher")))
+        taught = self.train("taught", STUDENT.format(epochs=TAUGHT), *teacher, images=few)
+        # A few epochs tell the pace of the plain run, which is given no less time than the other took.
+        alone = self.train("pace", STUDENT.format(epochs=3), images=few)
+        self.train("alone", STUDENT.format(epochs=math.ceil(TAUGHT * alone / taught)), images=few)
+        for name in ("taught", "alone"):
             self.export(name, name)
 
     def from_tiny(self) -> tuple[str, ...]:
         """Give the options that start from the ViT-Tiny, whose file says nothing of itself."""
-        return ("--from", str(self.tiny), "--mean", "0.5", "--std", "0.5")
+        tiny = self.shared / "models" / "vit_tiny_patch16_224.safetensors"
+        return ("--from", str(tiny), "--mean", "0.5", "--std", "0.5")
 
     def checkpoint(self, name: str) -> Path:
         """Give the best checkpoint of a run."""
         return self.runs / name / BEST
 
-    def train(self, name: str, *options: str) -> float:
-        """Train, and give the seconds that the epochs took, with their validations."""
+    def train(self, name: str, options: str, *more: str, images: Path | None = None) -> float:
+        """Train, on all images unless told otherwise, and give the images per second."""
         run = self.runs / name
-        command = ["train", str(self.images / "train"), "-o", str(run), "--force", *options]
-        command += ["--precision", self.precision]
         started = time.monotonic()
-        called(*command)
-        taken = time.monotonic() - started
+        called(
+            *("train", str(images or self.images / "train"), "-o", str(run), "--force"),
+            *(*shlex.split(options), *more, "--precision", self.precision),
+        )
+        minutes = (time.monotonic() - started) / 60
         epochs = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
         best = max(epoch["val_accuracy"] for epoch in epochs)
+        pace: float = statistics.harmonic_mean([epoch["images_per_second"] for epoch in epochs])
         print(
-            f"{name}: {len(epochs)} epochs in {taken / 60:.1f} min, {100 * best:.2f} % of validation",
+            f"{name}: {len(epochs)} epochs in {minutes:.1f} min, {pace:.0f} images/s, "
+            f"{100 * best:.2f} % of the validation images right",
             flush=True,
         )
-        return taken
+        return pace
 
-    def export(self, run: str, name: str, *options: str) -> None:
+    def export(self, run: str, name: str, options: str = "") -> None:
         """Export a run's best checkpoint to INT8, and print what both answer on the test images."""
         file = self.runs / f"{name}.onnx"
+        checkpoint = str(self.checkpoint(run))
         called(
-            *("export", str(self.checkpoint(run)), "-o", str(file), "--force", "--precision", "int8"),
-            *("--calibrate", str(self.images / "train"), *options),
+            *("export", checkpoint, "-o", str(file), "--force", "--precision", "int8"),
+            *("--calibrate", str(self.images / "train"), *shlex.split(options)),
         )
         told = called(
-            *(
-                "check",
-                str(file),
-                "--against",
-                str(self.checkpoint(run)),
-                "--data",
-                str(self.images / "test"),
-            ),
+            *("check", str(file), "--against", checkpoint, "--data", str(self.images / "test")),
             *("--min-agreement", "0", "--max-drift", "100", "--max-drop", "100", "--json"),
         )
         found: dict[str, Any] = json.loads(told)
