@@ -1,7 +1,6 @@
 """What a graph takes: normalised planes in float, or raw pixels as a camera gives them. The file alone decides."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,8 +18,7 @@ InputType = Literal["float32", "uint8"]
 _KINDS: dict[str, tuple[InputType, int]] = {"tensor(float)": ("float32", 1), "tensor(uint8)": ("uint8", 3)}
 
 
-@dataclass(frozen=True, slots=True)
-class GraphInput:
+class GraphInput(NamedTuple):
     """The one input of a graph.
 
     Attributes:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
 
@@ -23,8 +22,7 @@ Compiling = Callable[[str], AbstractContextManager[Any]]
 """Entered while a provider compiles a graph, with what is being done as its argument: shows that something happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What `start_session` was asked for, beside the provider."""
 
     model: Path | bytes

@@ -5,10 +5,9 @@ An option that a user gives wins over one from here.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ProviderError
 
@@ -44,8 +43,7 @@ TENSORRT_BATCH = 8
 _OPTION = "leave it out, or see docs/providers.md for what the provider takes"
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """What a provider is used for, as far as its options depend on it.
 
     Attributes:
@@ -63,8 +61,7 @@ class Use:
     input: tuple[str, tuple[int, ...]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(NamedTuple):
     """How a session of a provider is opened.
 
     Attributes:
@@ -82,8 +79,8 @@ class Setup:
     options: Mapping[str, str]
     session_threads: int
     spinning: bool | None = None
-    entries: Mapping[str, str] = field(default_factory=dict)
-    next_best: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    entries: Mapping[str, str] = MappingProxyType({})
+    next_best: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     one_batch: bool = False
     in_order: bool = False
     largest_batch: int | None = None

@@ -9,7 +9,6 @@ their products are exact, in whatever order a machine adds: a matrix product giv
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -88,8 +87,7 @@ class _Block(NamedTuple):
     matrix: NDArray[np.float64]  # (inputs, outputs); the other way round takes a third longer
 
 
-@dataclass(frozen=True, slots=True)
-class _Weights:
+class _Weights(NamedTuple):
     """The weights along one axis: the inputs that the window needs, and its blocks, counted from *start*."""
 
     start: int

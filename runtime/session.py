@@ -4,10 +4,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
 
@@ -31,8 +30,9 @@ _GRAPH = "graph.onnx"
 _NOT_COMPILED = ("num_of_threads",)
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+# Named tuples here and in what else every start imports: a dataclass takes ten times as long to make, half a
+# millisecond, and there are many.
+class Started(NamedTuple):
     """A session, and what became of the wish for a provider.
 
     Attributes:
@@ -155,10 +155,10 @@ def start_session(
     refused: list[tuple[str, str]] = []
     for candidate in _made_for(wish.recipe):
         try:
-            return replace(_start(wish, candidate), refused=tuple(refused))
+            return _start(wish, candidate)._replace(refused=tuple(refused))
         except ProviderError as error:
             refused.append((candidate, str(error)))
-    return replace(_start(wish, "cpu"), refused=tuple(refused))
+    return _start(wish, "cpu")._replace(refused=tuple(refused))
 
 
 def recipe_of(model: Path | bytes) -> Mapping[str, Any]:
@@ -214,8 +214,7 @@ def _start(wish: Wish, provider: str) -> Started:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(NamedTuple):
     """A session, how it was opened, and what became of the cache, as `Started` tells it.
 
     *placed* is where its nodes run, if that was found out already.
@@ -252,7 +251,7 @@ def _on_processor(wish: Wish, use: Use) -> _Opened:
 
 def _elsewhere(wish: Wish, provider: str, use: Use) -> _Opened:
     if provider == "tensorrt":
-        use = replace(use, input=input_of(wish))
+        use = use._replace(input=input_of(wish))
     bare = set_up(provider, use, wish.given)
     place = None
     if wish.seal is not None and keeps(provider, bare.options):
@@ -269,7 +268,7 @@ def _elsewhere(wish: Wish, provider: str, use: Use) -> _Opened:
             place.forget()
     # What depends on the graph or keeps files is not for the graph of one node that is tried first.
     trial = {key: value for key, value in wish.given.items() if not key.startswith("trt_profile_")}
-    if reason := problem(provider, set_up(provider, replace(use, input=None), trial).options, trial):
+    if reason := problem(provider, set_up(provider, use._replace(input=None), trial).options, trial):
         raise ProviderError(reason)
     if provider not in COMPILED:
         return _Opened(create(wish, wish.model, provider, bare), bare)
@@ -277,17 +276,17 @@ def _elsewhere(wish: Wish, provider: str, use: Use) -> _Opened:
 
 
 def _from_cache(wish: Wish, provider: str, use: Use, folder: Path) -> _Opened:
-    setup = set_up(provider, replace(use, folder=folder), wish.given)
+    setup = set_up(provider, use._replace(folder=folder), wish.given)
     model = wish.model
     if provider == "qnn":
         # The compiled graph is a model file in the place of the one that it was made from.
-        model, setup = folder / CONTEXT, replace(setup, entries={})
+        model, setup = folder / CONTEXT, setup._replace(entries={})
     return _Opened(create(wish, model, provider, setup), setup, folder)
 
 
 def _compile(wish: Wish, provider: str, use: Use, place: Shelf | None) -> _Opened:
     folder = place.new_folder() if place is not None else None
-    setup = set_up(provider, replace(use, folder=folder), wish.given)
+    setup = set_up(provider, use._replace(folder=folder), wish.given)
     begun = time.monotonic()
     with _dropped_on_error(place, folder):
         with wish.compiling(f"compiling {wish.name} for {provider}"):

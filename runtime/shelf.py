@@ -9,9 +9,8 @@ import json
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
 
@@ -30,8 +29,7 @@ _ABANDONED_S = 86400.0
 _BLOCK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
+class Shelf(NamedTuple):
     """The place of what is compiled of one file for one provider.
 
     Attributes:

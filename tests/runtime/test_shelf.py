@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,4 +147,4 @@ def test_forgetting_one_provider_leaves_the_others() -> None:
     place().forget()
     assert place().found() is None
     assert place("cpu").found() == kept
-    replace(place(), provider="qnn").forget()
+    place()._replace(provider="qnn").forget()
