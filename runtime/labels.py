@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import ModelError
 
 # A WordNet synset, as ImageNet's folders and label lists write it: part of speech and eight digits.
-_SYNSET = re.compile(r"^([nvars]\d{8})\s+(\S.*)$")
+_SYNSET = r"^([nvars]\d{8})\s+(\S.*)$"
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """One class: the name that people read, and where there is one, its id in the data set (``n01440764``)."""
 
     name: str
@@ -28,7 +28,7 @@ class Label:
         Label(name='seven', id=None)
         """
         line = line.strip()
-        match = _SYNSET.match(line)
+        match = re.match(_SYNSET, line)
         return cls(match[2], match[1]) if match else cls(line)
 
     def __str__(self) -> str:

@@ -9,7 +9,6 @@ import onnxruntime
 
 from .errors import ModelError, ProviderError
 from .placement import RECORD, Placed, placed, products
-from .probe import problem, sentence
 from .providers import PROVIDERS, Setup
 
 # Only errors: ONNX Runtime would write its warnings to the user's terminal.
@@ -78,12 +77,16 @@ def create(
     except Exception as error:
         if provider == "cpu":
             raise refusal(error, wish.name) from error
+        from .probe import sentence  # most starts succeed, and are quicker without
+
         # Whose fault it is the processor's provider tells.
         create(wish, wish.model, "cpu", Setup({}, 1))
         raise ProviderError(
             f"the provider {provider} does not take {wish.name} ({sentence(str(error))}); {_advice(provider)}"
         ) from error
     if session.get_providers()[0] != wanted:
+        from .probe import problem
+
         reason = problem(provider, setup.options, wish.given) or (
             f"ONNX Runtime left the provider {provider} for {session.get_providers()[0]} and gives no reason; "
             "mend its installation, or choose another provider"

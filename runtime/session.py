@@ -16,7 +16,6 @@ from .metadata import PREFIX
 from .model_file import read_properties
 from .opening import Compiling, Wish, create, input_of, prove, refusal, where
 from .placement import Placed
-from .probe import missing, preload, problem
 from .providers import COMPILED, CONTEXT, PROVIDERS, Setup, Use, keeps, set_up
 from .shelf import Shelf, in_use, shelf
 from .tuning import tuned_threads
@@ -180,9 +179,12 @@ def _made_for(recipe: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _start(wish: Wish, provider: str) -> Started:
-    if reason := missing(provider):
-        raise ProviderError(reason)
-    preload(provider)
+    if provider != "cpu":
+        from .probe import missing, preload  # the processor's is always there, and starts sooner without
+
+        if reason := missing(provider):
+            raise ProviderError(reason)
+        preload(provider)
     threads = wish.threads
     if threads is None:
         threads = (wish.seal and tuned_threads(wish.seal, provider)) or usable_cores()
@@ -266,6 +268,8 @@ def _elsewhere(wish: Wish, provider: str, use: Use) -> _Opened:
         except (ModelError, ProviderError) as error:
             _log_anew(wish, error)
             place.forget()
+    from .probe import problem
+
     # What depends on the graph or keeps files is not for the graph of one node that is tried first.
     trial = {key: value for key, value in wish.given.items() if not key.startswith("trt_profile_")}
     if reason := problem(provider, set_up(provider, use._replace(input=None), trial).options, trial):
