@@ -183,7 +183,14 @@ class Bench:
             *("--min-agreement", "0", "--max-drift", "100", "--max-drop", "100", "--json"),
         )
         found: dict[str, Any] = json.loads(told)
-        print(f"{name}: {json.dumps(found)}", flush=True)
+        low, high = found["drop_interval"]
+        torch, int8, agreement = (100 * found[key] for key in ("reference_top1", "model_top1", "agreement"))
+        print(
+            f"{name}: of {found['images']} test images torch answers {torch:.2f} % right, INT8 {int8:.2f} %: a drop of "
+            f"{found['drop']:.2f} points ({low:.2f}..{high:.2f}); agreement {agreement:.2f} %, drift "
+            f"{found['drift']:.4f}, {file.stat().st_size / 1e6:.2f} MB",
+            flush=True,
+        )
 
 
 def called(*arguments: str) -> str:
