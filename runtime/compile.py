@@ -16,7 +16,7 @@ from .opening import Compiling
 from .providers import keeps
 from .seal import check_seal
 from .session import Started, start_session
-from .shelf import forget_compiled
+from .shelf import files_in, forget_compiled
 
 # The first start of a process also loads code and files; three of each kind are in turns.
 _ROUNDS = 3
@@ -98,7 +98,7 @@ def compile_model(
             plain.append(start(False, "cpu")[1])
         cached.append(start(True, first.provider)[1])
     before = statistics.median(plain) if plain else (first_ms if first.compiled else None)
-    size = sum(file.stat().st_size for file in first.kept.iterdir())
+    size = sum(file.stat().st_size for file in files_in(first.kept))
     return Compiled(first.provider, first.kept, size, before, statistics.median(cached))
 
 

@@ -67,7 +67,7 @@ class Shelf(NamedTuple):
         """Take what was compiled into a folder from `new_folder`; whatever was kept before goes."""
         before = self._read()
         try:
-            files = {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            files = {path.relative_to(folder).as_posix(): checksum(path) for path in files_in(folder)}
             if not files:
                 self.drop(folder)
                 return False
@@ -154,6 +154,11 @@ def shelf(seal: str, provider: str, options: Mapping[str, Any]) -> Shelf | None:
     }
     # As JSON gives it back: what is compared was read from a record.
     return Shelf(folder, provider, json.loads(json.dumps(fits)))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List what was compiled: Core ML's is a folder in which the graph and its weights lie in folders of their own."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def checksum(path: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_edge.runtime.shelf import Shelf, forget_compiled, in_use, shelf
+from vit_edge.runtime.shelf import Shelf, files_in, forget_compiled, in_use, shelf
 
 SEAL = "ab" * 32
 
@@ -100,6 +100,23 @@ def test_a_folder_of_another_process_at_work_is_left_alone() -> None:
     (working / "engine").write_bytes(b"2")
     assert place().keep(working)
     assert place().found() == working
+
+
+def test_what_lies_in_folders_is_kept_and_checked() -> None:
+    """Core ML compiles a graph into a folder with folders in it, and at the top there is no file."""
+    folder = place("coreml").new_folder()
+    assert folder is not None
+    weights = folder / "1.mlmodelc" / "weights" / "weight.bin"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1" * 100)
+    (folder / "1.mlmodelc" / "model.mil").write_bytes(b"2")
+    assert place("coreml").keep(folder)
+    assert place("coreml").found() == folder
+    record = json.loads((folder.parent / "coreml.json").read_text())
+    assert list(record["files"]) == ["1.mlmodelc/model.mil", "1.mlmodelc/weights/weight.bin"]
+    assert sum(path.stat().st_size for path in files_in(folder)) == 101
+    weights.write_bytes(b"1" * 99)
+    assert place("coreml").found() is None
 
 
 def test_nothing_is_kept_of_nothing() -> None:
