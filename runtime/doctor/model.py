@@ -45,12 +45,14 @@ def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
         f"{', '.join(filter(None, (values['recipe'].get('precision'), str(values['classes']) + ' classes')))}",
         details={key: values[key] for key in ("classes", "recipe", "input")},
     )
-    for note in values["notes"]:
-        said, _, cure = note.partition(": ")
-        yield Finding(
-            "model.device", "note", said, sentence(cure.removeprefix("answers and speed may differ; "))
-        )
+    yield from map(device, values["notes"])
     yield inference(values)
+
+
+def device(note: str) -> Finding:
+    """Make a finding of one of `Classifier.notes`: what comes behind its last semicolon is the next step."""
+    found, _, cure = note.rpartition("; ")
+    return Finding("model.device", "note", found, sentence(cure))
 
 
 def inference(values: Mapping[str, Any]) -> Finding:
@@ -75,7 +77,8 @@ def inference(values: Mapping[str, Any]) -> Finding:
             "model.inference",
             "note",
             f"{found}; {100 * strayed / total:.0f} % of the time went to the CPU",
-            f"Make a file for {values['provider']} with `vit-edge export --target {values['provider']}`.",
+            f"Compare it with the CPU alone by `vit-edge bench --provider {values['provider']},cpu`, and with a file "
+            f"that `vit-edge export` made for {values['provider']}.",
             details,
         )
     return Finding("model.inference", "ok", found, details=details)

@@ -182,7 +182,8 @@ def test_a_provider_that_left_part_of_the_graph_is_noted() -> None:
     }
     assert list(prove("x.onnx", "openvino", found)) == [
         "runs 7 of its 21 nodes on the CPU, since the provider openvino does not take them (3 Gather, 1 Where, 1 Mod, "
-        "1 Not, …); answers are right, but speed may suffer"
+        "1 Not, …): answers are right, but speed may suffer; `vit-edge bench --provider openvino,cpu` compares it with "
+        "the CPU alone"
     ]
     assert list(prove("x.onnx", "openvino", {"openvino": {"MatMul": 5}})) == []
     # It never takes the products of attention, and is on the same processor.

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from vit_edge.runtime.doctor.model import inference
+from vit_edge.runtime import Classifier
+from vit_edge.runtime.doctor.model import device, inference
 from vit_edge.runtime.doctor.try_model import middle_inference
+from vit_edge.runtime.opening import prove
+from vit_edge.runtime.processor import differences
 
 from ..onnx_writer import METADATA, colour_model
-from .machines import environment, examined
+from .machines import cured, environment, examined
 
 
 def save(folder: Path, data: bytes) -> Path:
@@ -64,6 +67,33 @@ def test_a_device_that_differs_from_the_measured_one_is_told(tmp_path: Path) -> 
     assert "was measured on a processor of type sparc" in finding["found"]
     assert finding["cure"] == "Check it with `vit-edge check`."
     assert findings["model.file"]["found"].endswith("sealed and sound: int8, 3 classes")
+
+
+def test_every_note_of_a_classifier_becomes_what_is_and_what_to_do() -> None:
+    """Its sentences come from several places, and each has its next step behind its last semicolon."""
+    left = {"openvino": {"MatMul": 9}, "cpu": {"Gather": 3, "Where": 1}}
+    (part,) = prove("x.onnx", "openvino", left)
+    finding = device(f"x.onnx {part}")
+    assert finding.found == (
+        "x.onnx runs 4 of its 13 nodes on the CPU, since the provider openvino does not take them (3 Gather, 1 Where): "
+        "answers are right, but speed may suffer"
+    )
+    assert finding.cure == "`vit-edge bench --provider openvino,cpu` compares it with the CPU alone."
+    # The reason why a provider is not there has its own cure, and colons in it.
+    recipe = {"target": "qnn", "provider": "CUDAExecutionProvider", "precision": "int8"}
+    notes = [*Classifier(colour_model(replace(METADATA, recipe=recipe))).notes]
+    notes += [
+        f"x.onnx {note}"
+        for there in ({"architecture": "sparc"}, {"architecture": "x86_64", "features": ["avx512_vnni"]})
+        for note in differences(
+            recipe | {"processor": there}, "CPUExecutionProvider", {"architecture": "x86_64", "features": []}
+        )
+    ]
+    assert len(notes) > 4
+    for finding in map(device, notes):
+        assert cured(finding.cure), finding
+        assert not finding.found.endswith(tuple(".;:")), finding
+        assert finding.found.startswith(("x.onnx ", "the model ")), finding
 
 
 def test_a_damaged_file_is_a_problem(tmp_path: Path) -> None:
@@ -133,7 +163,7 @@ def test_only_the_inference_of_middle_length_counts() -> None:
     finding = inference(values)
     assert finding.severity == "note"
     assert finding.found.endswith("60 % of the time went to the CPU")
-    assert "--target cuda" in finding.cure
+    assert "`vit-edge bench --provider cuda,cpu`" in finding.cure
 
 
 def test_nothing_is_left_in_the_folder_that_it_is_called_in(
