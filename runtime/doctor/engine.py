@@ -41,7 +41,7 @@ def engine(root: Path = Path("/")) -> Iterator[Finding]:
         return
     providers: list[str] = values["providers"]
     for name in providers:
-        yield _provider(name, attempt("try_onnxruntime", name), found)
+        yield provider_finding(name, attempt("try_onnxruntime", name), found)
     if "cuda" not in providers and any((root / path).exists() for path in _NVIDIA):
         names = " ".join(wheel.name for wheel in found) or "onnxruntime"
         yield Finding(
@@ -53,9 +53,25 @@ def engine(root: Path = Path("/")) -> Iterator[Finding]:
         )
 
 
-def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
+def provider_finding(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
+    """Say whether a provider starts, and computes rightly by itself.
+
+    Args:
+        name: Its short name.
+        outcome: What came of trying it.
+        found: The wheels that bring ONNX Runtime.
+    """
     ident = f"onnxruntime.{name}"
     if "right" in outcome.values:
+        elsewhere = [place for place in outcome.values["ran_on"] if place != name]
+        if elsewhere:
+            return Finding(
+                ident,
+                "problem",
+                f"{name} starts and leaves even a small product to {' and '.join(elsewhere)}",
+                _CURES.get(name) or sentence(_again(found)),
+                {"ran_on": list(outcome.values["ran_on"])},
+            )
         if outcome.values["right"]:
             return Finding(ident, "ok", f"{name} starts and computes rightly")
         return Finding(
@@ -73,7 +89,7 @@ def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
     elif outcome.failure:
         why = f"{name} does not start: {outcome.failure}"
     if not cure:
-        cure = f"Install its wheel anew: {reinstall(found[0])}" if found else _ANY_CURE
+        cure = _again(found)
     return Finding(
         ident,
         "note" if name in _OPTIONAL else "problem",
@@ -81,3 +97,7 @@ def _provider(name: str, outcome: Outcome, found: Sequence[Wheel]) -> Finding:
         _CURES.get(name) or sentence(cure),
         {"missing_libraries": list(missing), "reason": refused, "log": outcome.log[-4000:]},
     )
+
+
+def _again(found: Sequence[Wheel]) -> str:
+    return f"Install its wheel anew: {reinstall(found[0])}" if found else _ANY_CURE

@@ -7,13 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnxruntime
 import pytest
 
 from vit_edge.runtime.doctor import child
+from vit_edge.runtime.doctor.engine import provider_finding
 from vit_edge.runtime.doctor.opencv import fonts, video
 
-from .machines import environment, examined, module
+from ..openvino import needs_openvino, run
+from .machines import cured, environment, examined, module
 
 OPENVINO = os.environ.get("VIT_EDGE_OPENVINO_PYTHON")
 
@@ -165,6 +168,46 @@ def test_the_library_that_a_provider_lacks_is_named(tmp_path: Path) -> None:
     assert "`pip install --force-reinstall onnxruntime-openvino`" in finding["cure"]
     # The processor's own provider works in the same wheel.
     assert findings["onnxruntime.cpu"]["severity"] == "ok"
+
+
+LEAVES = """
+from pathlib import Path
+from vit_edge.runtime.doctor import try_onnxruntime as trial
+
+trial.product = Path(sys.argv[1]).read_bytes
+tell(**trial.provider("openvino"))
+"""
+
+
+@needs_openvino
+def test_a_provider_that_starts_and_leaves_the_work_to_the_cpu_is_a_problem(tmp_path: Path) -> None:
+    """ONNX Runtime calls that success, and the answer is right: here of a real product that OpenVINO does not know."""
+    onnx = pytest.importorskip("onnx")
+    given, doubled = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (2, 4))
+        for name in ("given", "doubled")
+    )
+    weights = onnx.numpy_helper.from_array(2 * np.eye(4, dtype=np.float32), "weights")
+    node = onnx.helper.make_node("TransposeMatMul", ["given", "weights"], ["doubled"], domain="com.microsoft")
+    graph = onnx.helper.make_graph([node], "trial", [given], [doubled], [weights])
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / "trial.onnx").write_bytes(model.SerializeToString())
+    (told,), _ = run(LEAVES, tmp_path / "trial.onnx")
+    assert told == {"right": True, "ran_on": ["cpu"]}
+    finding = provider_finding("openvino", child.Outcome(values=told), ())
+    assert finding.severity == "problem"
+    assert finding.found == "openvino starts and leaves even a small product to cpu"
+    assert cured(finding.cure)
+
+
+def test_a_provider_that_computes_wrongly_is_a_problem() -> None:
+    """A driver's fault; none that computes wrongly is at hand, so that its answer is made up."""
+    wrong = child.Outcome(values={"right": False, "ran_on": ["cuda"]})
+    finding = provider_finding("cuda", wrong, ())
+    assert finding.severity == "problem"
+    assert finding.found == "cuda starts and computes a wrong product"
+    assert finding.cure == "Update its driver and ONNX Runtime, or choose another provider."
 
 
 @linux
