@@ -149,8 +149,8 @@ def prove(name: str, provider: str, found: Placed) -> Iterator[str]:
     if left:
         yield (
             f"runs {sum(left.values())} of its {total} nodes on the CPU, since the provider {provider} does not take "
-            f"them ({_named(left)}): answers are right, but speed may suffer; `vit-edge bench --provider {provider},cpu` "
-            "compares it with the CPU alone"
+            f"them ({_named(left)}): answers are right, but speed may suffer; "
+            f"`vit-edge bench --provider {provider},cpu` compares it with the CPU alone"
         )
 
 

@@ -5,24 +5,25 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import cv2
 
+from ..video4linux import Camera, capabilities, find_cameras
 from .live import LiveSource
 from .opencv import CaptureDevice, fourcc_of, open_video
 from .source import Capture, GoneError
+
+__all__ = ["Camera", "cameras", "open_camera"]
 
 _LOG = logging.getLogger(__name__)
 
 _BACKENDS = {"linux": cv2.CAP_V4L2, "darwin": cv2.CAP_AVFOUNDATION, "win32": cv2.CAP_MSMF}
 
-# Where Linux keeps its cameras.
-_DEVICES = Path("/dev")
+# Where the system's files begin, and where Linux keeps names of cameras that stay.
+_ROOT = Path("/")
 _STABLE = Path("/dev/v4l/by-id")
-_SYSFS = Path("/sys/class/video4linux")
 _PROCESSES = Path("/proc")
 
 # The number of V4L2's devices in Linux (Documentation/admin-guide/devices.txt).
@@ -38,24 +39,16 @@ _BUFFERS = 2
 _WIDE = 1280
 
 
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """A camera that this computer has."""
-
-    path: Path
-    name: str
-
-
-def cameras() -> tuple[Camera, ...]:
+def cameras(*, but: Path | None = None) -> tuple[Camera, ...]:
     """List the cameras of this computer; only Linux tells, elsewhere it is empty.
 
-    A camera has several devices, of which the first gives its pictures; the others are left out.
+    A camera has several devices, of which one gives its pictures; the others are left out.
+
+    Args:
+        but: A device that is left out.
     """
-    return tuple(
-        Camera(path, _read(_SYSFS / path.name / "name") or "camera")
-        for path in sorted(_DEVICES.glob("video*"), key=lambda path: (len(path.name), path.name))
-        if (_read(_SYSFS / path.name / "index") or "0") == "0"
-    )
+    # What a container sees of its host in /sys alone is not here.
+    return tuple(camera for camera in find_cameras(_ROOT, capabilities, but=but) if camera.path.exists())
 
 
 def open_camera(which: int | Path, *, capture: Capture) -> LiveSource:
@@ -65,7 +58,7 @@ def open_camera(which: int | Path, *, capture: Capture) -> LiveSource:
         SourceError: It is absent, busy, may not be used, or gives no picture.
     """
     name = f"camera {which}"
-    path = _DEVICES / f"video{which}" if isinstance(which, int) else which
+    path = _ROOT / f"dev/video{which}" if isinstance(which, int) else which
     on_linux = sys.platform == "linux"
     stable = _stable_link(path) if on_linux else None
 
@@ -151,7 +144,8 @@ def _is_camera(path: Path) -> bool:
 
 
 def _others(path: Path) -> str:
-    others = [camera for camera in cameras() if camera.path != path]
+    # The driver of the one that failed may hang.
+    others = cameras(but=path)
     if not others:
         return "there is no other camera here"
     return "there is " + ", ".join(f"{camera.path} ({camera.name})" for camera in others)

@@ -25,6 +25,8 @@ from vit_edge.runtime import Capture, open_source
 from vit_edge.runtime.sources import camera as camera_module
 from vit_edge.runtime.sources import cameras
 
+from ..video_devices import CAPTURE, METADATA, ask, node
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plays a Linux camera's driver")
 
 PERIOD_S = 0.02
@@ -91,16 +93,11 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     for number, (name, index) in enumerate(
         [("HD Webcam: HD Webcam", 0), ("Microscope", 0), ("Microscope", 1)]
     ):
-        folder = tmp_path / "sys" / f"video{number}"
-        folder.mkdir(parents=True)
-        (folder / "name").write_text(f"{name}\n")
-        (folder / "index").write_text(f"{index}\n")
-        (tmp_path / "dev").mkdir(exist_ok=True)
-        (tmp_path / "dev" / f"video{number}").touch()
+        node(tmp_path, number, name, METADATA if index else CAPTURE, index=index)
     (tmp_path / "by-id").mkdir()
     (tmp_path / "by-id" / "usb-microscope").symlink_to(tmp_path / "dev" / "video1")
-    monkeypatch.setattr(camera_module, "_SYSFS", tmp_path / "sys")
-    monkeypatch.setattr(camera_module, "_DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(camera_module, "_ROOT", tmp_path)
+    monkeypatch.setattr(camera_module, "capabilities", ask)
     monkeypatch.setattr(camera_module, "_STABLE", tmp_path / "by-id")
     # A plain file stands for a device node.
     monkeypatch.setattr(camera_module, "_is_camera", lambda path: True)
