@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A wheel on a slow card takes seconds to load, a compiling provider minutes.
+# A wheel on a slow card takes seconds to load, and a provider as long again to start.
 TIMEOUT_S = 300.0
 
 

@@ -1,8 +1,11 @@
 """The examination: one part after the other, findings as they come."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from .cameras import camera_findings
 from .engine import engine
@@ -13,12 +16,21 @@ from .opencv import opencv
 from .screen import screen
 
 
-def examine(model: Path | None = None, *, provider: str = "auto") -> Iterator[Finding]:
+def examine(
+    model: Path | None = None,
+    *,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] = MappingProxyType({}),
+    running: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Finding]:
     """Examine this device, and a model file on it.
 
     Args:
         model: A file made by ``vit-edge export``.
         provider: The execution provider to run the file on, as `Classifier` takes it.
+        provider_options: The provider's own options, as `Classifier` takes them.
+        running: Entered, with what is being done, while the file is opened and run: a provider may compile it then,
+            for minutes.
 
     Yields:
         What is found, in the order in which one thing needs another.
@@ -33,4 +45,4 @@ def examine(model: Path | None = None, *, provider: str = "auto") -> Iterator[Fi
     if sys.platform == "linux":
         yield from camera_findings()
     if model is not None:
-        yield from model_findings(model, provider)
+        yield from model_findings(model, provider, provider_options, running)

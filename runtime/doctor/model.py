@@ -1,7 +1,10 @@
 """A model file on this device: whether it is sound, what differs from where it was measured, where its time goes."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import VitEdgeError
@@ -10,13 +13,23 @@ from ..seal import check_seal
 from .child import attempt
 from .finding import Finding, sentence
 
+# A small device may build TensorRT's engine for a quarter of an hour; only what hangs takes longer.
+_TIMEOUT_S = 1800.0
 
-def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
+
+def model(
+    path: Path,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] = MappingProxyType({}),
+    running: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Finding]:
     """Examine a model file.
 
     Args:
         path: The file.
         provider: The execution provider to run it on, as `Classifier` takes it.
+        provider_options: The provider's own options, as `Classifier` takes them.
+        running: Entered, with what is being done, while the file is opened and run: a provider may compile it then.
     """
     try:
         require_file(path)
@@ -25,7 +38,9 @@ def model(path: Path, provider: str = "auto") -> Iterator[Finding]:
     except VitEdgeError as error:
         yield _refused("model.file", str(error))
         return
-    outcome = attempt("try_model", str(path), provider)
+    with running(f"running {path}"):
+        options = json.dumps(dict(provider_options))
+        outcome = attempt("try_model", str(path), provider, options, timeout_s=_TIMEOUT_S)
     if outcome.missing:
         yield Finding(
             "model.file",

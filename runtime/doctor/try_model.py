@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 _RUNS = 9
 
 
-def model(path: str, provider: str) -> dict[str, Any]:
-    """Open a file and profile it."""
+def model(path: str, provider: str, options: str = "{}") -> dict[str, Any]:
+    """Open a file and profile it.
+
+    Args:
+        path: The file.
+        provider: As `Classifier` takes it.
+        options: The provider's own options, as JSON.
+    """
     import onnxruntime  # noqa: F401  before numpy, so that of both it is the one to be missed
 
     import numpy as np  # isort: skip
 
     from ..classifier import Classifier
 
-    with Classifier(path, provider) as classifier:
+    given: dict[str, str] = json.loads(options)
+    with Classifier(path, provider, provider_options=given) as classifier:
         height, width = classifier.preprocessing.crop
         grey = np.full((height, width, 3), 128, np.uint8)
         pixels = np.stack([classifier.pixels(grey)] * (classifier.batch or 1))
@@ -37,10 +44,12 @@ def model(path: str, provider: str) -> dict[str, Any]:
             "batch": len(pixels),
         }
         seal = classifier.seal
-    return values | profile(Path(path), seal, values["provider"], pixels)
+    return values | profile(Path(path), seal, values["provider"], pixels, given)
 
 
-def profile(path: Path, seal: str, provider: str, pixels: "Pixels") -> dict[str, Any]:
+def profile(
+    path: Path, seal: str, provider: str, pixels: "Pixels", options: Mapping[str, str]
+) -> dict[str, Any]:
     """Run a graph under ONNX Runtime's profiler and add up an inference of middle length.
 
     Args:
@@ -48,12 +57,15 @@ def profile(path: Path, seal: str, provider: str, pixels: "Pixels") -> dict[str,
         seal: Its seal, by which what was compiled of it is found again.
         provider: The short name of the execution provider.
         pixels: What the graph takes.
+        options: The provider's own options.
     """
     from ..session import start_session
 
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "profile"
-        session = start_session(path, name=str(path), provider=provider, seal=seal, profile=prefix).session
+        session = start_session(
+            path, name=str(path), provider=provider, options=options, seal=seal, profile=prefix
+        ).session
         given = {session.get_inputs()[0].name: pixels}
         for _ in range(_RUNS):
             session.run(None, given)

@@ -151,3 +151,26 @@ def test_a_provider_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     finding = json.loads(done.stdout)["findings"][-1]
     assert finding["id"] == "model.inference"
     assert "has no provider qnn" in finding["found"]
+
+
+def test_a_providers_option_reaches_it(tmp_path: Path) -> None:
+    """A GPU or a second device is profiled as an application will use it."""
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_model())
+    done = call("doctor", path, "--provider", "cpu", "--provider-option", "device_id=1", "--json")
+    assert done.returncode == 1
+    finding = json.loads(done.stdout)["findings"][-1]
+    assert finding["id"] == "model.inference"
+    assert finding["found"] == "the provider cpu takes no options, got device_id"
+
+
+def test_a_providers_option_for_no_provider_is_a_wrong_use(tmp_path: Path) -> None:
+    """It would be passed over silently."""
+    option = ("--provider-option", "device_id=1")
+    assert "name the MODEL too" in refused("doctor", *option, status=2)
+    (tmp_path / "colours.onnx").write_bytes(colour_model())
+    assert "name it with --provider" in refused("doctor", tmp_path / "colours.onnx", *option, status=2)
+    bad = ("--provider", "cuda", "--provider-option", "device_id")
+    assert "expected --provider-option KEY=VALUE" in refused(
+        "doctor", tmp_path / "colours.onnx", *bad, status=2
+    )

@@ -16,6 +16,7 @@ import typer
 from ..errors import OptionError
 from ..runtime.doctor import Finding, Severity, examine
 from . import options as shared
+from .progress import working
 
 _TITLES = {
     "system": "System",
@@ -47,6 +48,7 @@ def doctor(
         Path | None, typer.Argument(help="A file made by `vit-edge export`, to be profiled here.")
     ] = None,
     provider: Annotated[str, typer.Option(help="The execution provider to profile it on.")] = "auto",
+    provider_option: shared.ProviderOptions = None,
     as_json: shared.Json = False,
 ) -> None:
     """Examine this device: what works, what does not, and how to mend it.
@@ -55,9 +57,18 @@ def doctor(
     """
     if model is None and provider != "auto":
         raise OptionError("--provider says where to profile a model; name the MODEL too, or leave it out")
+    if model is None and provider_option:
+        raise OptionError(
+            "--provider-option is for the provider that a model is profiled on; name the MODEL too, or leave it out"
+        )
+    own = shared.provider_options(provider_option)
+    if own and provider == "auto":
+        raise OptionError(
+            "--provider-option belongs to one provider; name it with --provider, or leave the option out"
+        )
     findings: list[Finding] = []
     page = _Page()
-    for finding in examine(model, provider=provider):
+    for finding in examine(model, provider=provider, provider_options=own, running=working):
         findings.append(finding)
         if not as_json:
             page.show(finding)

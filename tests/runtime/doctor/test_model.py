@@ -1,17 +1,21 @@
 """A model file is examined on this device: sound, at home, and where its time goes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vit_edge.runtime import Classifier
-from vit_edge.runtime.doctor.model import device, inference
+from vit_edge.runtime.doctor import child
+from vit_edge.runtime.doctor.model import device, inference, model
 from vit_edge.runtime.doctor.try_model import middle_inference
 from vit_edge.runtime.opening import prove
 from vit_edge.runtime.processor import differences
 
 from ..onnx_writer import METADATA, colour_model
+from ..openvino import needs_openvino, run
 from .machines import cured, environment, examined
 
 
@@ -175,3 +179,49 @@ def test_nothing_is_left_in_the_folder_that_it_is_called_in(
     monkeypatch.chdir(tmp_path / "here")
     examined(path, part="model.model")
     assert list(Path().iterdir()) == []
+
+
+OPTIONS = """
+from pathlib import Path
+from vit_edge.runtime.doctor import examine
+
+for key in ("NO_SUCH", "INFERENCE_PRECISION_HINT"):
+    options = {"load_config": json.dumps({"CPU": {key: "f32"}})}
+    *_, last = examine(Path(sys.argv[1]), provider="openvino", provider_options=options)
+    tell(id=last.id, found=last.found, severity=last.severity)
+"""
+
+
+@needs_openvino
+def test_a_providers_options_reach_the_session_that_is_profiled(tmp_path: Path) -> None:
+    """The real provider refuses one that it does not know, and takes another."""
+    (refused, taken), _ = run(OPTIONS, save(tmp_path, colour_model()))
+    assert refused["id"] == taken["id"] == "model.inference"
+    assert refused["severity"] == "problem"
+    assert "Unsupported property NO_SUCH" in refused["found"]
+    assert taken["severity"] == "ok"
+    assert " on openvino with " in taken["found"]
+
+
+def test_a_model_may_take_as_long_as_a_provider_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT builds its engine for minutes, and whoever waits sees that something happens."""
+    told: list[str] = []
+    limits: list[float] = []
+
+    def attempt(trial: str, *arguments: str, timeout_s: float = child.TIMEOUT_S) -> child.Outcome:
+        limits.append(timeout_s)
+        assert told == [f"running {path}"]
+        return child.attempt(trial, *arguments, timeout_s=timeout_s)
+
+    @contextmanager
+    def running(title: str) -> Iterator[None]:
+        told.append(title)
+        yield
+
+    monkeypatch.setattr("vit_edge.runtime.doctor.model.attempt", attempt)
+    path = save(tmp_path, colour_model())
+    *_, last = model(path, running=running)
+    assert last.severity == "ok"
+    assert limits == [1800.0]
