@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..image import IMAGE_SUFFIXES, read_image
-from .address import scheme_of
+from .address import path_of, redact_text, scheme_of
 from .camera import open_camera
 from .files import VIDEO_SUFFIXES, images_in, images_of, open_images, open_video_file
 from .gstreamer import jetson_pipeline, open_pipeline
@@ -72,7 +72,9 @@ def open_source(
 
 def _open_text(text: str, capture: Capture) -> Source:
     numbered = _NUMBERED.fullmatch(text)
-    scheme = scheme_of(text)
+    scheme = scheme_of(text.strip())
+    if scheme is not None:  # what was copied has blanks around it; those of a path may be its own
+        text = text.strip()
     if not text.strip():
         raise SourceError(f"expected {_KINDS}, got nothing")
     if text.isascii() and text.isdigit():
@@ -88,8 +90,8 @@ def _open_text(text: str, capture: Capture) -> Source:
     if re.search(r"\s!\s", text):
         return _live(lambda: open_pipeline(text, capture=capture), capture)
     if scheme == "file":
-        return _open_path(Path(unquote(urlsplit(text).path)), text, capture)
-    if scheme in ("http", "https") and PurePosixPath(urlsplit(text).path).suffix.lower() in VIDEO_SUFFIXES:
+        return _open_path(Path(unquote(path_of(text))), text, capture)
+    if scheme in ("http", "https") and PurePosixPath(path_of(text)).suffix.lower() in VIDEO_SUFFIXES:
         return _file(open_video_file(text), capture)
     if scheme is not None:
         return _live(lambda: open_stream(text, capture=capture), capture)
@@ -106,8 +108,8 @@ def _open_path(path: Path, text: str, capture: Capture) -> Source:
             paths = images_of(text)
             return _file(open_images(paths, text), capture)
         if isinstance(error, PermissionError):
-            raise SourceError(f"{text} may not be read; check its permissions") from None
-        raise SourceError(f"{text} does not exist; expected {_KINDS}") from None
+            raise SourceError(f"{redact_text(text)} may not be read; check its permissions") from None
+        raise SourceError(f"{redact_text(text)} does not exist; expected {_KINDS}") from None
     if stat.S_ISCHR(mode):
         return _live(lambda: open_camera(path, capture=capture), capture)
     if stat.S_ISFIFO(mode):

@@ -10,7 +10,7 @@ import cv2
 
 from ..errors import ImageError, SourceError
 from ..image import IMAGE_SUFFIXES, read_image
-from .address import redact, remove_secrets
+from .address import redact, redact_text, remove_secrets
 from .opencv import ask_ffmpeg, open_video, stated_fps, to_rgb
 from .pulled import Pictures, PulledSource
 
@@ -82,7 +82,7 @@ def images_of(pattern: str) -> list[Path]:
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         what = f"{len(found)} files, none of them an image" if found else "nothing"
-        raise SourceError(f"expected {pattern} to name images, got {what}; check the pattern")
+        raise SourceError(f"expected {redact_text(pattern)} to name images, got {what}; check the pattern")
     return images
 
 
