@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,15 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 # How long a server may take to send the next piece of a file, seconds.
 _SERVER_S = 30.0
+
+# So many frames the count of a whole video may be off.
+_SPARE_FRAMES = 2
+
+# More than any video has.
+_MOST_FRAMES = 10**9
+
+# How often reading goes on after pictures that cannot be decoded, and what counts as waiting for a server, seconds.
+_TRIES, _SILENT_S = 100, 1.0
 
 
 def open_images(paths: Sequence[Path], name: str) -> PulledSource:
@@ -107,19 +117,72 @@ def open_video_file(path: Path | str) -> PulledSource:
             f"{name} is damaged, or no video that OpenCV {cv2.__version__} reads{reason}; copy it again, or convert "
             f"it with `ffmpeg -i FILE out.mp4`"
         )
-    return PulledSource(name, _frames(video, name), fps=stated_fps(video))
+    return PulledSource(name, _frames(video, str(path), name), fps=stated_fps(video))
 
 
-def _frames(video: cv2.VideoCapture, name: str) -> Pictures:
-    given = 0
+def _frames(video: cv2.VideoCapture, path: str, name: str) -> Pictures:
+    end = _End(video)
+    failed = 0
     try:
         while True:
+            start_s = time.monotonic()
             found, picture = video.read()
-            if not found:
+            if found:
+                if failed:
+                    _LOG.warning("left out: a part of %s after frame %d, which is damaged", name, end.given)
+                failed = 0
+                end.add()
+                yield name, to_rgb(picture)
+                continue
+            failed += 1
+            # What follows a damaged picture may be whole; a server that was waited for will not answer at once.
+            if end.missing <= _SPARE_FRAMES or failed > _TRIES or time.monotonic() - start_s > _SILENT_S:
                 break
-            given += 1
-            yield name, to_rgb(picture)
     finally:
         video.release()
-    if not given:
+    if not end.given:
         raise SourceError(f"{name} holds no picture that can be decoded; copy it again")
+    if end.missing > _SPARE_FRAMES:
+        _tell_missing(end, path, name)
+
+
+class _End:
+    """Compares what a video gave with what it says that it has, which containers know more or less well."""
+
+    def __init__(self, video: cv2.VideoCapture) -> None:
+        self._video = video
+        self._fps = stated_fps(video)
+        stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        # Where there is none, OpenCV makes a number up, often a negative one.
+        self.stated = int(stated) if 0 < stated < _MOST_FRAMES else 0
+        self.given = 0
+        self._place = 0
+
+    def add(self) -> None:
+        """Count a frame."""
+        self.given += 1
+        # Frames that are not evenly spaced are fewer than the duration's share, from which some counts are made.
+        position_s = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        self._place = max(self.given, round(position_s * self._fps) + 1 if self._fps else 0)
+
+    @property
+    def missing(self) -> int:
+        """How many frames there should be after those that came."""
+        return self.stated - self._place
+
+    @property
+    def far(self) -> bool:
+        """Whether it is far more than what sound that goes on, or a cut without new coding, leaves without pictures."""
+        return self.missing > max(self._fps or 0, self.stated / 20)
+
+
+def _tell_missing(end: _End, path: str, name: str) -> None:
+    """Say that a video ended early: as an error where FFmpeg knows why, and else as a note, since it may be its way."""
+    said = ask_ffmpeg(path, _SERVER_S, start=max(0, end.given - _SPARE_FRAMES))
+    ended = f"{name} ended after {end.given} of some {end.stated} frames"
+    if said:
+        raise SourceError(
+            f"{ended} ({remove_secrets(said, path)}); it is damaged or cut short, so copy it again, or check its server"
+        )
+    if end.far:
+        _LOG.warning("%s; it may be cut short", ended)

@@ -23,8 +23,8 @@ _LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 NO_MORE = "it gives no more pictures"
 """What a video says that went away."""
 
-# AV_LOG_QUIET and AV_LOG_WARNING of libavutil/log.h.
-_QUIET, _WARNING = "-8", "24"
+# AV_LOG_QUIET, AV_LOG_ERROR and AV_LOG_WARNING of libavutil/log.h.
+_QUIET, _ERROR, _WARNING = "-8", "16", "24"
 
 # OpenCV 5 moved the functions.
 _LOGGING: Any = getattr(cv2.utils, "logging", cv2)
@@ -34,11 +34,15 @@ _SILENT, _ERRORS = 0, 2
 
 _CHILD = """
 import sys, cv2
-limit = int(sys.argv[1])
-cv2.VideoCapture(
+limit, start = map(int, sys.argv[1:])
+video = cv2.VideoCapture(
     sys.stdin.read(), cv2.CAP_FFMPEG,
     [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit],
 )
+if start >= 0:
+    video.set(cv2.CAP_PROP_POS_FRAMES, start)
+    while video.grab():
+        pass
 """
 _CHILD_MARK = "[OPENCV:FFMPEG:"
 
@@ -129,25 +133,30 @@ def open_video(
     return video
 
 
-def ask_ffmpeg(address: str, limit_s: float) -> str | None:
+def ask_ffmpeg(address: str, limit_s: float, *, start: int | None = None) -> str | None:
     """Give FFmpeg's reason for not opening an address or a file, from a process of its own; None if it has none.
 
     OpenCV tells only that it failed; FFmpeg says more, but to a terminal. The address goes through a pipe, since a
     command line can be read by every user of the machine.
+
+    Args:
+        address: It, or a path.
+        limit_s: How long opening it may take, seconds.
+        start: Where it can be opened, the frame from which on it is read to its end; the reason is then its last error.
     """
     # A program packed with its Python would start itself again.
     if getattr(sys, "frozen", False) or not Path(sys.executable or "").name.startswith("python"):
         return None
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(round(1000 * limit_s))],
+            [sys.executable, "-c", _CHILD, str(round(1000 * limit_s)), str(-1 if start is None else start)],
             input=address,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             timeout=limit_s + 5,
-            env=os.environ | {_LOG_LEVEL: _WARNING},
+            env=os.environ | {_LOG_LEVEL: _WARNING if start is None else _ERROR},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

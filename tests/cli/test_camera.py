@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..documentation import DOCS, blocks, needs, run_python
 from ..runtime.onnx_writer import METADATA, colour_model, flat_colour
+from ..runtime.sources.test_files import cut, real_clip
 from ..screen import screen
 from ..streams import mjpeg_server
 from .command import absent, call, command, environment, refused
@@ -157,6 +158,23 @@ def test_outputs_go_together(folder: Path) -> None:
         count += 1
     assert count == FRAMES
     assert list((folder / "grabbed").glob("*.jpg"))
+
+
+def test_a_video_that_is_cut_short_is_told_by_the_exit_status(folder: Path) -> None:
+    """What there was is answered and recorded; a script that takes it for the whole would be wrong."""
+    cut(real_clip("carphone_pristine.mp4"), folder / "cut.mkv")
+    done = camera(folder, "cut.mkv", "--json", "--no-window", "--record", "out.avi")
+    assert done.returncode == 1
+    answered = len(done.stdout.splitlines())
+    assert 40 < answered < 110
+    summary, error = done.stderr.splitlines()
+    assert f"{answered} answers to {answered} frames" in summary
+    assert error.startswith(f"error: cut.mkv ended after {answered} of some 120 frames")
+    video = cv2.VideoCapture(str(folder / "out.avi"))
+    count = 0
+    while video.read()[0]:
+        count += 1
+    assert count == answered
 
 
 def test_a_threshold_gives_unknown(folder: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import vit_edge
 from vit_edge.errors import ImageError, SourceError
-from vit_edge.runtime import Capture, open_source
+from vit_edge.runtime import Capture, Frame, open_source
 from vit_edge.runtime.image import read_image
 
 from ...documentation import DOCS, blocks, needs
@@ -133,6 +134,109 @@ def test_a_video_over_http_is_a_file(clip: Path, tmp_path: Path) -> None:
         server.wait()
         if server.stdout is not None:
             server.stdout.close()
+
+
+def cut(clip: Path, path: Path) -> Path:
+    """Write the first three fifths of a clip that tells at its start what it holds."""
+    ffmpeg("-i", clip, "-c", "copy", "-movflags", "+faststart", "-y", path, "-f", "null")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 5])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_that_is_cut_short_gives_what_is_there_and_then_an_error(tmp_path: Path, suffix: str) -> None:
+    """After a copy that broke off, an end that looks like the end would hide what was never seen."""
+    frames: list[Frame] = []
+    message = rf"cut{suffix} ended after \d+ of some 250 frames \(.+\); it is damaged or cut short"
+    with (
+        open_source(cut(real_clip("bikes.mp4"), tmp_path / f"cut{suffix}")) as source,
+        pytest.raises(SourceError, match=message),
+    ):
+        frames += source
+    assert 100 < len(frames) < 200
+
+
+def test_a_video_goes_on_after_its_damaged_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of a holiday must not be lost with a sector of the disk, nor the other half pass for the whole."""
+    path = tmp_path / "hurt.mp4"
+    ffmpeg("-i", real_clip("bikes.mp4"), "-c", "copy", "-y", path, "-f", "null")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = np.random.default_rng(0).bytes(3000)
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert len(list(source)) > 230
+    assert "left out: a part of" in caplog.text
+
+
+def test_a_server_that_dies_within_a_video_is_an_error(tmp_path: Path) -> None:
+    """Nobody would look for what is missing."""
+    path = cut(real_clip("bikes.mp4"), tmp_path / "bikes.mp4")
+    whole = path.stat().st_size * 5 // 3
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(whole))
+            self.end_headers()
+            self.wfile.write(path.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            with (
+                open_source(f"http://me:secret@127.0.0.1:{server.server_port}/bikes.mp4") as source,
+                pytest.raises(SourceError, match=r"bikes\.mp4 ended after \d+ of some 250 frames") as caught,
+            ):
+                list(source)
+        finally:
+            server.shutdown()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(("-c", "copy", "whole.mkv"), id="mkv"),
+        pytest.param(("-c", "copy", "whole.ts"), id="ts"),
+        pytest.param(("-t", "3", "whole.avi"), id="avi"),
+        pytest.param(("-t", "3", "whole.mpg"), id="mpg"),
+        pytest.param(("-c", "copy", "-f", "h264", "raw.mp4"), id="raw"),
+        pytest.param(("-c", "copy", "-movflags", "frag_keyframe+empty_moov", "whole.mp4"), id="fragments"),
+        # Frames at uneven times, in a container that knows only how long it lasts.
+        pytest.param(
+            ("-vf", "select='not(mod(n,3))'", "-fps_mode", "vfr", "-t", "3", "uneven.mkv"), id="uneven"
+        ),
+        # Frames before the first are there to be decoded, not to be shown.
+        pytest.param(("-ss", "3.3", "-c", "copy", "trimmed.mp4"), id="trimmed"),
+    ],
+)
+def test_a_whole_video_ends_without_a_word(
+    made: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Containers know the number of their frames more or less well, and nobody reads warnings that are often wrong."""
+    before = made[:2] if made[0] == "-ss" else ()
+    *options, name = made[len(before) :]
+    ffmpeg(*before, "-i", real_clip("bikes.mp4"), *options, "-y", tmp_path / name, "-t", "1", "-f", "null")
+    with open_source(tmp_path / name) as source:
+        assert len(list(source)) >= 25
+    assert caplog.text == ""
+
+
+def test_sound_that_goes_on_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Matroska knows only how long the whole lasts, so one can but wonder."""
+    path = tmp_path / "long.mkv"
+    sound = ("-f", "lavfi", "-i", "sine=d=14")
+    ffmpeg(
+        "-i", real_clip("bikes.mp4"), *sound, "-c:v", "copy", "-t", "14", "-y", path, "-t", "1", "-f", "null"
+    )
+    with open_source(path) as source:
+        assert len(list(source)) == 250
+    assert "long.mkv ended after 250 of some 350 frames; it may be cut short" in caplog.text
 
 
 def test_a_file_that_is_no_video_is_refused_with_the_reason(tmp_path: Path) -> None:
