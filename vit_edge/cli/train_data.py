@@ -22,14 +22,21 @@ def find(data: str, val: str | None, *, share: float, seed: int, quiet: bool = F
 
 
 def read(
-    data: "Data", preprocessing: "Preprocessing", *, skip_broken: bool = False, quiet: bool = False
+    data: "Data",
+    preprocessing: "Preprocessing",
+    *,
+    whole: bool = False,
+    skip_broken: bool = False,
+    quiet: bool = False,
 ) -> "Prepared":
     """Read the images of a run, see `prepare`, and say what a user should know of them."""
     from ..training.data import prepare
 
     with Stages(quiet=quiet) as stages:
-        work = prepare(data, preprocessing, skip_broken=skip_broken)
+        work = prepare(data, preprocessing, whole=whole, skip_broken=skip_broken)
         prepared = stages.follow(work, lambda step: (f"Reading {step.what} images", step.done, step.total))
     for line in (*prepared.report.lines(), data.told):
         note(line, quiet=quiet)
+    if whole and not prepared.training.cropped:
+        note("each epoch reads the training images anew, for random crops are of whole images", quiet=quiet)
     return prepared

@@ -31,7 +31,7 @@ class Augment:
         self._recipe, self._preprocessing = recipe, preprocessing
         # `shift` treats whole batches at once, see `shifted`.
         whole = recipe.augment == "shift"
-        self._crops = not cropped and (whole or recipe.crop_scale == 1)
+        self._crops = not cropped and not recipe.crops
         self._operations: tuple[Callable[[Tensor], Tensor], ...] = ()
         if not whole:
             self._operations = tuple(_operations(recipe, preprocessing))

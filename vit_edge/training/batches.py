@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import ImageError, TrainingError
+from ..errors import DataError, ImageError, TrainingError
 from ..runtime.preprocess import Preprocessing
 from .augment import Augment
 from .chance import order
@@ -134,9 +134,9 @@ def worker_errors() -> Iterator[None]:
     """
     try:
         yield
-    except ImageError as error:
+    except (ImageError, DataError) as error:
         # All were read before; what a worker raises comes with its traceback, the sentence last.
-        sentence = str(error).strip().rpartition(f"{ImageError.__name__}: ")[2]
+        sentence = str(error).strip().rpartition(f"{type(error).__name__}: ")[2]
         raise TrainingError(
             f"{sentence}; it could be read when the run began; mend it, then go on with --resume"
         ) from error

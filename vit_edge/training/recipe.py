@@ -52,6 +52,8 @@ class Recipe:
         distillation_weight: The share of the loss that the teacher has; DeiT's token takes its part whatever this is.
         temperature: What the logits are divided by for soft distillation.
         quantize: Train with the quantizers of a static INT8 export in place (Jacob et al. 2018).
+        symmetric: Whether their grids of activations lie even around 0, as some devices want them.
+        weight_bits: Of their grids of weights: 8, or 7 for processors that add pairs of products in 16 bits.
         precision: ``float32``, or ``bf16`` where the device has it (weights stay in float32).
         compile: Compile the network with torch.compile.
         seed: Where the weights, the order of the images and their changes come from.
@@ -87,6 +89,8 @@ class Recipe:
     distillation_weight: float = 0.5
     temperature: float = 3.0
     quantize: bool = False
+    symmetric: bool = False
+    weight_bits: int = 8
     precision: Precision = "float32"
     compile: bool = False
     seed: int = 0
@@ -124,10 +128,17 @@ class Recipe:
         for name in ("erasing", "crop_scale", "layer_decay", "distillation_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"expected {_word(name)} to be from 0 to 1, got {getattr(self, name)}")
+        if self.weight_bits not in (7, 8):
+            raise OptionError(f"expected the weight bits to be 7 or 8, got {self.weight_bits}")
         if not 0 <= self.magnitude <= _MAGNITUDES:
             raise OptionError(f"expected the magnitude to be from 0 to {_MAGNITUDES}, got {self.magnitude}")
         if self.seed >= 2**63:
             raise OptionError(f"expected the seed to be below 2**63, got {self.seed}")
+
+    @property
+    def crops(self) -> bool:
+        """Whether training takes random crops, which are crops of whole images."""
+        return self.augment != "shift" and self.crop_scale < 1
 
     def to_dict(self) -> dict[str, Any]:
         """Give every field under its name, ready for JSON."""

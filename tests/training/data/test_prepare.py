@@ -134,6 +134,40 @@ def test_broken_images_are_all_told_or_left_out(folder: Path, memory_limit: int)
             examples.example(place)
 
 
+def test_an_image_that_could_not_be_had_is_asked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was away for a moment must not cost its images for good; damaged ones are damaged tomorrow too."""
+    away = folder / "red" / "3.png"
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == away:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    data = open_data(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read)
+        _, prepared = drained(prepare(data, PREPROCESSING, memory_limit=0, skip_broken=True))
+    assert len(prepared.training) + len(prepared.validation) == 35
+    _, prepared = drained(prepare(data, PREPROCESSING, memory_limit=0))
+    assert len(prepared.training) + len(prepared.validation) == 36
+
+
+def test_a_shard_that_is_gone_stops_the_run(folder: Path) -> None:
+    """Left out as if they were broken, its images would be missed by nobody."""
+    first, _ = pack_folder(folder, "s{}.tar", count=2)
+    data = open_data(f"{folder.parent}/s{{0..1}}.tar")
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{first} is shorter than it was when it was looked through"):
+        drained(prepare(data, PREPROCESSING, skip_broken=True))
+    first.unlink()
+    with pytest.raises(DataError, match=rf"{first} cannot be read \(No such file"):
+        drained(prepare(data, PREPROCESSING, skip_broken=True))
+
+
 def test_a_class_whose_images_are_all_broken_is_named(folder: Path) -> None:
     """It would be an output that nothing taught."""
     for image in (folder / "green").iterdir():

@@ -119,6 +119,15 @@ def test_a_list_with_other_classes_does_not_validate(folder: Path) -> None:
         open_data(folder, val=path)
 
 
+def test_another_cifar_validates_with_its_test_images(tmp_path: Path) -> None:
+    """Its training images are what the network may have learnt from."""
+    write_cifar(tmp_path / "one")
+    write_cifar(tmp_path / "two", each=30)
+    data = open_data(tmp_path / "one", val=tmp_path / "two")
+    assert (len(data.training), len(data.validation)) == (100, 30)
+    assert data.validation.title(0) == "CIFAR-10 test#0"
+
+
 @pytest.mark.parametrize("classes", [10, 100])
 def test_cifar_is_read_as_its_makers_wrote_it(tmp_path: Path, classes: int) -> None:
     """Bytes of the class, then planes of red, green and blue."""

@@ -9,7 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import ImageError
 from ...runtime.image import read_image
+
+
+class UnreadError(ImageError):
+    """An image whose bytes could not be had, whatever they are: another time they may be."""
 
 
 class Collection(Protocol):
@@ -33,7 +38,8 @@ class Collection(Protocol):
         """Give an image: (height, width, 3) uint8, RGB, 0..255.
 
         Raises:
-            ImageError: It cannot be read; the text names it.
+            ImageError: It cannot be read; the text names it. `UnreadError` where that may pass.
+            DataError: The file that it lies in with others cannot be read.
         """
         ...
 
@@ -64,7 +70,13 @@ class Files:
 
     def read(self, place: int) -> NDArray[np.uint8]:
         """Read and decode a file."""
-        return read_image(self.paths[place])
+        try:
+            return read_image(self.paths[place])
+        except ImageError as error:
+            # Raised while the system's own error was handled: what the file holds is not known.
+            if isinstance(error.__context__, OSError):
+                raise UnreadError(str(error)) from error
+            raise
 
     def title(self, place: int) -> str:
         """Give the path."""

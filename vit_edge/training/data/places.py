@@ -1,5 +1,6 @@
 """Where tar shards lie: files, or addresses of a web server that gives parts of a file."""
 
+import http.client
 import itertools
 import os
 import re
@@ -7,10 +8,9 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ...errors import DataError
 
@@ -22,6 +22,9 @@ _TIMEOUT_S = 60.0
 _TRIES = 4
 _WAIT_S = 0.25
 _MOST_SHARDS = 1_000_000
+_TOO_MANY = 429  # requests for now, says the server
+
+Result = TypeVar("Result")
 
 
 def is_web(name: str) -> bool:
@@ -68,9 +71,12 @@ def stamp(name: str) -> str:
         DataError: There is no such shard.
     """
     if is_web(name):
-        with _answered(urllib.request.Request(name, method="HEAD"), name) as response:
-            told = [response.headers.get(key, "") for key in ("ETag", "Last-Modified", "Content-Length")]
-        return f"{name} {' '.join(told)}"
+
+        def ask() -> list[str]:
+            with _opened(urllib.request.Request(name, method="HEAD")) as response:
+                return [response.headers.get(key, "") for key in ("ETag", "Last-Modified", "Content-Length")]
+
+        return f"{name} {' '.join(_patiently(ask, name))}"
     try:
         status = Path(name).stat()
     except OSError as error:
@@ -78,23 +84,29 @@ def stamp(name: str) -> str:
     return f"{Path(name).absolute()} {status.st_size} {status.st_mtime_ns}"
 
 
-@contextmanager
-def opened(name: str) -> Iterator[tarfile.TarFile]:
-    """Open a shard to go through it once.
+def through(name: str, work: Callable[[tarfile.TarFile], Result]) -> Result:
+    """Go through a shard once, or from its beginning again where the line to a server is cut.
+
+    Args:
+        name: The shard.
+        work: What is done with it.
 
     Raises:
         DataError: It cannot be read, is damaged, or is compressed.
     """
+
+    def stream() -> Result:
+        with (
+            _opened(urllib.request.Request(name)) as response,
+            tarfile.open(fileobj=_Whole(response), mode="r|") as archive,  # type: ignore[call-overload]
+        ):
+            return work(archive)
+
     try:
         if is_web(name):
-            with (
-                _answered(urllib.request.Request(name), name) as response,
-                tarfile.open(fileobj=response, mode="r|") as archive,
-            ):
-                yield archive
-        else:
-            with tarfile.open(name, "r:") as archive:
-                yield archive
+            return _patiently(stream, name)
+        with tarfile.open(name, "r:") as archive:
+            return work(archive)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"the shard {name} cannot be read ({error}); expected a tar file that is whole and not compressed"
@@ -105,41 +117,66 @@ def read(name: str, offset: int, size: int) -> bytes:
     """Read a part of a shard.
 
     Raises:
-        OSError: It cannot be read.
+        DataError: It cannot be read.
     """
     if is_web(name):
         last = offset + size - 1
         request = urllib.request.Request(name, headers={"Range": f"bytes={offset}-{last}"})
-        try:
-            with _answered(request, name) as response:
+
+        def ask() -> bytes:
+            with _opened(request) as response:
                 if response.status != 206:
-                    raise OSError(
+                    raise DataError(
                         f"{name} comes from a server that gives no parts of files; download the shards"
                     )
-                data: bytes = response.read()
-                return data
-        except DataError as error:
-            raise OSError(str(error)) from error
-    with Path(name).open("rb") as file:
-        return os.pread(file.fileno(), size, offset)
+                part: bytes = response.read()
+                return part
 
-
-@contextmanager
-def _answered(request: urllib.request.Request, name: str) -> Iterator[Any]:
-    """Ask a server, again after a while where it is busy or out of reach."""
-    for tried in range(1, _TRIES + 1):
+        data = _patiently(ask, name)
+    else:
         try:
-            response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-            break
+            with Path(name).open("rb") as file:
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise DataError(f"the shard {name} cannot be read ({error.strerror}); check the disk") from error
+    if len(data) != size:
+        raise DataError(f"the shard {name} is shorter than it was when it was looked through; start anew")
+    return data
+
+
+class _Whole:
+    """An answer that says so where it ends too early: a tar file that is cut between two members looks whole."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def read(self, size: int) -> bytes:
+        data = self._response.read(size)
+        if size and not data and self._response.length:
+            raise http.client.IncompleteRead(b"", self._response.length)
+        return data
+
+
+def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
+    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    return response
+
+
+def _patiently(ask: Callable[[], Result], name: str) -> Result:
+    """Ask a server, again after a while where it is busy or out of reach, or the line was cut in its answer."""
+    for tried in itertools.count(1):
+        try:
+            return ask()
         except urllib.error.HTTPError as error:
             error.close()
-            if tried == _TRIES or error.code < 500:
+            if tried == _TRIES or (error.code < 500 and error.code != _TOO_MANY):
                 raise DataError(f"{name} cannot be had (HTTP {error.code}); check the address") from error
-        except (urllib.error.URLError, TimeoutError) as error:
+        # Refused and unknown are OSErrors; what ends in the middle is either.
+        except (OSError, http.client.HTTPException) as error:
             if tried == _TRIES:
+                reason = " ".join(str(error).split()) or type(error).__name__
                 raise DataError(
-                    f"{name} cannot be had ({error}); check the address and the network"
+                    f"{name} cannot be had ({reason}); check the address and the network"
                 ) from error
         time.sleep(_WAIT_S * 2.0**tried)
-    with response:
-        yield response
+    raise AssertionError

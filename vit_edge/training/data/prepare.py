@@ -6,6 +6,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,11 @@ from ...runtime.preprocess import Preprocessing, crop_pixels
 from ...runtime.replacing import replacing
 from ..batches import Examples
 from ..images import MEMORY_LIMIT, ImageSet, broken_error, check_classes
-from .collection import Collection, Part
+from .collection import Collection, Part, UnreadError
 from .report import DataReport, Inspection
 from .source import Data
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 # Images that are handed out to the threads at a time.
 _BLOCK = 256
@@ -29,7 +30,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class LazySet:
-    """Images that are read when they are needed, for sets that do not fit into memory.
+    """Images that are read when they are needed: sets that do not fit into memory, and those that are taken whole.
 
     Attributes:
         collection: The images.
@@ -40,12 +41,13 @@ class LazySet:
     preprocessing: Preprocessing
     cropped: bool = field(default=False, init=False)
 
-    @property
+    # Both are asked for with every image, and a part of a collection gathers them anew each time.
+    @cached_property
     def targets(self) -> NDArray[np.int64]:
         """The classes of the images."""
         return self.collection.targets
 
-    @property
+    @cached_property
     def shards(self) -> NDArray[np.int64] | None:
         """The files of the images, where those are best read in their order."""
         return self.collection.shards
@@ -55,7 +57,7 @@ class LazySet:
 
     def example(self, place: int) -> tuple[NDArray[np.uint8], int]:
         """Give an image, (height, width, 3) uint8, RGB, of any size, and the place of its class."""
-        return self.collection.read(place), int(self.collection.targets[place])
+        return self.collection.read(place), int(self.targets[place])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,12 @@ class Reading:
 
 
 def prepare(
-    data: Data, preprocessing: Preprocessing, *, skip_broken: bool = False, memory_limit: int = MEMORY_LIMIT
+    data: Data,
+    preprocessing: Preprocessing,
+    *,
+    whole: bool = False,
+    skip_broken: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Generator[Reading, None, Prepared]:
     """Read all images, and keep those in memory that fit.
 
@@ -93,11 +100,13 @@ def prepare(
     Args:
         data: The images.
         preprocessing: What the network takes.
+        whole: Whether training takes crops of whole images, as `Recipe.crops` says. Its images are then kept only where
+            the preprocessing would leave nothing of them out: what is learned must not hang on the memory's size.
         skip_broken: Leave images that cannot be read out instead of stopping.
         memory_limit: The most bytes of pixels to keep, of both parts together.
 
     Raises:
-        DataError: Images are broken and are not to be skipped, or a class has no image.
+        DataError: Images are broken and are not to be skipped, a class has no image, or a shard cannot be read.
     """
     height, width = preprocessing.crop
     left = memory_limit
@@ -105,9 +114,10 @@ def prepare(
     # The validation first: it is read in one process, so that it is what memory helps most.
     for what, collection in (("validation", data.validation), ("training", data.training)):
         needed = len(collection) * height * width * 3
-        kept = needed <= left
-        left -= needed if kept else 0
-        parts[what] = yield from _read(what, collection, preprocessing, kept=kept)
+        fits = needed <= left
+        left -= needed if fits else 0
+        taken_whole = whole and what == "training"
+        parts[what] = yield from _read(what, collection, preprocessing, fits=fits, whole=taken_whole)
     problems = [
         problem for _, inspection in reversed(parts.values()) for problem in inspection.problems.values()
     ]
@@ -120,38 +130,60 @@ def prepare(
 
 
 def _read(
-    what: str, collection: Collection, preprocessing: Preprocessing, *, kept: bool
+    what: str, collection: Collection, preprocessing: Preprocessing, *, fits: bool, whole: bool
 ) -> Generator[Reading, None, tuple[Examples, Inspection]]:
-    if not kept:
-        note = _Note(collection)
-        inspection = note.read()
-        if inspection is None:
-            inspection = yield from _inspect(what, collection, None, preprocessing)
+    # What is kept is read in any case, and needs no note.
+    note = None if fits and not whole else _Note(collection)
+    known = None if note is None else note.read()
+    kept = fits and (not whole or known is None or _nothing_outside(known, preprocessing))
+    inspection, pixels = known, None
+    if known is None or kept:
+        pixels = np.empty((len(collection), *preprocessing.crop, 3), np.uint8) if kept else None
+        inspection = yield from _inspect(what, collection, pixels, preprocessing, whole=whole)
+        if note is not None and known is None:
             note.write(inspection)
-        return LazySet(Part(collection, inspection.good), preprocessing), inspection
-    pixels = np.empty((len(collection), *preprocessing.crop, 3), np.uint8)
-    inspection = yield from _inspect(what, collection, pixels, preprocessing)
+    assert inspection is not None
     good = inspection.good
+    if pixels is None or (whole and not _nothing_outside(inspection, preprocessing)):
+        return LazySet(Part(collection, good), preprocessing), inspection
     if len(good) < len(pixels):
         pixels = pixels[good]
     return ImageSet(pixels, collection.targets[good], preprocessing), inspection
 
 
+def _nothing_outside(inspection: Inspection, preprocessing: Preprocessing) -> bool:
+    """Whether the preprocessing takes every image as it is."""
+    crop = preprocessing.crop
+    as_is = preprocessing.resize in (crop, min(crop))
+    return as_is and bool((inspection.sizes[inspection.good] == crop).all())
+
+
 def _inspect(
-    what: str, collection: Collection, pixels: NDArray[np.uint8] | None, preprocessing: Preprocessing
+    what: str,
+    collection: Collection,
+    pixels: NDArray[np.uint8] | None,
+    preprocessing: Preprocessing,
+    *,
+    whole: bool,
 ) -> Generator[Reading, None, Inspection]:
-    """Decode every image in threads, for OpenCV lets others run meanwhile; crop them into *pixels* where given."""
+    """Decode every image in threads, for OpenCV lets others run meanwhile; crop them into *pixels* where given.
+
+    Where they are taken *whole*, an image of another size than the network's fills no memory in vain.
+    """
     count = len(collection)
     sizes, digests = np.zeros((count, 2), np.int64), np.zeros(count, "S16")
     problems: dict[int, str] = {}
+    passing: set[int] = set()
 
     def read(place: int) -> None:
         try:
             image = collection.read(place)
-            if pixels is not None:
+            if pixels is not None and (not whole or image.shape[:2] == preprocessing.crop):
                 pixels[place] = crop_pixels(image, preprocessing)
         except ImageError as error:
             problems[place] = str(error)
+            if isinstance(error, UnreadError):
+                passing.add(place)
             return
         sizes[place] = image.shape[:2]
         # Equal bytes of another shape are another picture.
@@ -165,7 +197,7 @@ def _inspect(
             for _ in pool.map(read, range(first, last)):
                 pass
             yield Reading(what, last, count)
-    return Inspection(collection, sizes, digests, problems)
+    return Inspection(collection, sizes, digests, problems, lasting=not passing)
 
 
 class _Note:
@@ -195,7 +227,8 @@ class _Note:
         return Inspection(self._collection, sizes, digests, problems)
 
     def write(self, inspection: Inspection) -> None:
-        if self._path is None:
+        # What could not be had this time may be there the next.
+        if self._path is None or not inspection.lasting:
             return
         problems = np.array(json.dumps(inspection.problems))
         with suppress(OSError):

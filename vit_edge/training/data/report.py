@@ -28,12 +28,14 @@ class Inspection:
         sizes: (images, 2) int64, height and width; 0 where an image cannot be read.
         digests: (images,) bytes, equal where the pixels are.
         problems: Why images cannot be read, by their places.
+        lasting: Whether all of that lies in the images' own bytes, and none in how they could be had.
     """
 
     collection: Collection
     sizes: NDArray[np.int64]
     digests: NDArray[np.bytes_]
     problems: Mapping[int, str]
+    lasting: bool = True
 
     @property
     def good(self) -> NDArray[np.int64]:

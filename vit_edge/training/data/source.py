@@ -49,8 +49,8 @@ def open_data(
         data: A folder that holds one folder per class; CIFAR-10 or CIFAR-100 in binary form, unpacked or not; a list
             (.csv, .tsv, .jsonl); or WebDataset shards: a pattern such as ``train-{000..123}.tar``, an address, or a
             folder of tar files.
-        val: Images to validate on, of any of these kinds; without it the set's own part (CIFAR), or a share of each
-            class.
+        val: Images to validate on, of any of these kinds (of CIFAR its test images); without it the set's own part
+            (CIFAR), or a share of each class.
         share: That share.
         seed: Which images the share takes.
         labels: The classes; those of *data* unless given.
@@ -62,7 +62,9 @@ def open_data(
     """
     labels, training, own = _open(str(data), labels, looked)
     if val is not None:
-        _, validation, _ = _open(str(val), labels, looked)
+        _, whole, test = _open(str(val), labels, looked)
+        # Of a set that parts itself, its makers' test images are what validates.
+        validation = whole if test is None else test
         if isinstance(training, Files) and isinstance(validation, Files):
             check_apart(_samples(training), _samples(validation))
         return Data(labels, training, validation, f"validated on {val}")
