@@ -13,6 +13,7 @@ import torch
 
 from vit_edge.checkpoint import load_checkpoint
 from vit_edge.cli import main
+from vit_edge.cli.train import _workers
 from vit_edge.data import labelled_images
 from vit_edge.runtime.image import read_image
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
@@ -45,6 +46,15 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return line
 
     return run
+
+
+def test_images_that_are_read_anew_have_more_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding photos is more than changing what lies in memory, and shifting that takes no process at all."""
+    monkeypatch.setattr("vit_edge.runtime.cores.usable_cores", lambda: 12)
+    assert _workers(None, cropped=False, augment="trivial") == 6
+    assert _workers(None, cropped=True, augment="trivial") == 2
+    assert _workers(None, cropped=True, augment="shift") == 0
+    assert _workers(3, cropped=False, augment="shift") == 3
 
 
 def test_a_folder_becomes_a_checkpoint_that_knows_its_classes(tmp_path: Path) -> None:
@@ -271,10 +281,13 @@ def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
     assert taught.returncode == 0, taught.stderr
     assert load_checkpoint(tmp_path / "student" / "best.safetensors").config.distilled
     once = ("--epochs", "2", "--batch-size", "8", "--augment", "shift")
-    tuned = call("train", data, "-o", tmp_path / "qat", "--from", best, "--qat", *once)
+    tuned = call(
+        "train", data, "-o", tmp_path / "qat", "--from", best, "--qat", "--target", "tensorrt", *once
+    )
     assert tuned.returncode == 0, tuned.stderr
     config = json.loads((tmp_path / "qat" / "config.json").read_text())
-    assert config["recipe"]["quantize"] is True
+    recipe = config["recipe"]
+    assert (recipe["quantize"], recipe["symmetric"], recipe["weight_bits"]) == (True, True, 8)
     stranger = paint(tmp_path / "other", each=4, names=("red", "blue"))
     (stranger / "blue").rename(stranger / "sky")
     refused = call("train", stranger, "-o", tmp_path / "no", *SMALL, "--teacher", best)
@@ -290,6 +303,9 @@ def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
         (("--augment", "loud"), "expected the augment to be one of shift, trivial, rand, none, got 'loud'"),
         (("--precision", "float8"), "expected the precision to be one of float32, bf16"),
         (("--ema", "1"), "expected the ema to be from 0 to below 1"),
+        (("--target", "tensorrt"), "--target chooses the grids of quantization-aware training; give --qat"),
+        (("--from", "x", "--qat", "--target", "coreml"), "coreml computes in float16"),
+        (("--from", "x", "--qat", "--target", "toaster"), "expected a target from cpu, cpu-avx2"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

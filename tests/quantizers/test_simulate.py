@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from vit_edge.export.targets import target
 from vit_edge.models import ViT, ViTConfig
 from vit_edge.quantizers import quantized_weights
 from vit_edge.quantizers.simulate import (
@@ -30,9 +31,9 @@ def pixels(count: int = 8) -> torch.Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def simulated() -> ViT:
+def simulated(*, symmetric: bool = False, weight_bits: int = 8) -> ViT:
     model = network()
-    simulate(model)
+    simulate(model, symmetric=symmetric, weight_bits=weight_bits)
 
     def run() -> None:
         model(pixels())
@@ -49,18 +50,21 @@ def test_names_and_parameters_stay() -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
     assert sum(isinstance(layer, SimulatedLinear) for layer in model.modules()) == 4 * 2 + 1
+    assert type(model.patch_embed.proj) is nn.Conv2d  # an export leaves it in float
 
 
-def test_weights_lie_on_the_grid_that_an_export_chooses() -> None:
+@pytest.mark.parametrize("bits", [8, 7])
+def test_weights_lie_on_the_grid_that_an_export_chooses(bits: int) -> None:
     """Rounded otherwise, the network would learn to live with errors that it will not meet."""
     weight = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     weight[3] = 0
-    stored, scales = quantized_weights(weight.numpy().T)
+    stored, scales = quantized_weights(weight.numpy().T, bits=bits)
     expected = (stored * scales).T
-    np.testing.assert_allclose(on_weight_grid(weight).numpy(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(on_weight_grid(weight, bits=bits).numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_the_answers_are_those_of_the_static_graph() -> None:
+@pytest.mark.parametrize("name", ["openvino", "tensorrt", "cpu-avx2"])
+def test_the_answers_are_those_of_the_static_graph(name: str) -> None:
     """Training and export have to speak of the same network, rounding for rounding."""
     import onnx
 
@@ -72,14 +76,17 @@ def test_the_answers_are_those_of_the_static_graph() -> None:
     from vit_edge.export.trace import trace
 
     plain = network()
+    symmetric, bits = target(name).symmetric, target(name).weight_bits
     graph: onnx.ModelProto = named(
         Unflatten()(named(SplitGemm()(named(trace(plain, size=(16, 16), opset=20)))))
     )
-    products = [site for site in sites(graph) if site.kind in ("linear", "patches")]
+    products = [site for site in sites(graph) if site.kind == "linear"]
+    patches = tuple(site.node for site in sites(graph) if site.kind == "patches")
     names = [name for site in products for name in site.inputs]
     histograms = collect(graph, names, [pixels().numpy()])
-    static = QuantizeStatic(histograms.ranges("mixed"), method="mixed")(graph)
-    model = simulated()
+    spans = histograms.ranges("mixed", symmetric=symmetric)
+    static = QuantizeStatic(spans, "mixed", symmetric, bits, keep_float=patches)(graph)
+    model = simulated(symmetric=symmetric, weight_bits=bits)
     with torch.no_grad():
         ours, float_answers = model(pixels()).numpy(), plain(pixels()).numpy()
     theirs = Runner(static)(pixels().numpy())
@@ -99,21 +106,20 @@ def test_ranges_are_kept_by_name_and_set_anew() -> None:
     """A run that is resumed, and the average of its weights, need the grids as well."""
     model = simulated()
     spans = ranges(model)
-    assert len(spans) == 4 * 2 + 2
+    assert len(spans) == 4 * 2 + 1
     set_ranges(model, {})
     assert ranges(model) == {}
     set_ranges(model, spans)
     assert ranges(model) == spans
 
 
-@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d])
-def test_a_layer_learns_through_its_rounding(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_layer_learns_through_its_rounding(symmetric: bool) -> None:
     """The parameters that an optimizer holds are those that the simulated layer reads."""
-    layer = nn.Linear(4, 3) if kind is nn.Linear else nn.Conv2d(3, 2, 2, stride=2)
-    holder = nn.Sequential(layer)
+    holder = nn.Sequential(nn.Linear(4, 3))
     optimizer = torch.optim.SGD(holder.parameters(), lr=0.1)
-    simulate(holder)
-    values = torch.randn(8, 4) if kind is nn.Linear else torch.randn(8, 3, 4, 4)
+    simulate(holder, symmetric=symmetric)
+    values = torch.randn(8, 4)
     set_ranges(holder, {"0": (-3.0, 3.0)})
     losses = []
     for _ in range(30):

@@ -15,11 +15,12 @@ from torch.nn import functional
 from vit_edge.checkpoint import load_checkpoint
 from vit_edge.errors import OptionError, TrainingError
 from vit_edge.models.vit import StochasticDepth
-from vit_edge.quantizers.simulate import ranges
+from vit_edge.quantizers.simulate import ranges, set_ranges, simulate
 from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import Preprocessing
 from vit_edge.training import BEST, ImageSet, Recipe, evaluate, fit, has_bf16, new_model, open_run
 from vit_edge.training.average import Average
+from vit_edge.training.grids import measure
 from vit_edge.training.losses import losses
 from vit_edge.training.memory import batch_that_fits, is_out_of_memory
 from vit_edge.training.mixing import Mix
@@ -189,11 +190,25 @@ def test_quantizers_are_in_place_while_training(sets: tuple[ImageSet, ImageSet],
     """What is validated is the network with its rounding; the checkpoint is a plain one."""
     model, recipe = new_model(CONFIG, seed=0), replace(RECIPE, quantize=True, ema=0.5)
     *_, epoch = fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"))
-    assert len(ranges(model)) == 4 * 2 + 2
+    assert len(ranges(model)) == 4 * 2 + 1
     kept = load_checkpoint(tmp_path / "run" / LAST).model
     plain_loss, _ = evaluate(kept, sets[1])
     assert plain_loss != epoch.val_loss
     assert math.isclose(plain_loss, epoch.val_loss, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_is_validated_has_the_grids_of_its_own_export(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, ema: float
+) -> None:
+    """Grids laid over what other weights spanned, an epoch ago or unaveraged, tell another accuracy."""
+    recipe = replace(RECIPE, quantize=True, symmetric=True, weight_bits=7, ema=ema)
+    model = new_model(CONFIG, seed=0)
+    *_, epoch = fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"))
+    kept = load_checkpoint(tmp_path / "run" / LAST).model
+    simulate(kept, symmetric=True, weight_bits=7)
+    set_ranges(kept, measure(kept, sets[0]))
+    assert evaluate(kept, sets[1]) == (epoch.val_loss, epoch.val_accuracy)
 
 
 def test_bf16_is_for_devices_that_have_it(

@@ -46,6 +46,7 @@ LABELS = Labels.of(["blue", "green", "red"])
         ({"learning_rate": 1e300}, "the learning rate to be at most 1e\\+06, got 1e\\+300"),
         ({"warmup": 1}, "the warmup to be from 0 to below 1, got 1"),
         ({"seed": -1}, "the seed to be 0 or more, got -1"),
+        ({"weight_bits": 4}, "the weight bits to be 7 or 8, got 4"),
         ({"seed": 2**63}, "the seed to be below"),
     ],
 )

@@ -146,6 +146,14 @@ def train(
             "--qat", help="Train with the quantizers of a static INT8 export in place; with --from."
         ),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The target that --qat trains for, as `vit-edge export --target` takes it: openvino, tensorrt, qnn, "
+            "cpu or cpu-avx2.",
+            show_default="openvino",
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32, or bf16 on devices that have it.")] = "float32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
@@ -206,6 +214,8 @@ def train(
         raise OptionError("--freeze trains a head on the features of a checkpoint; give one with --from")
     if start is not None and model is not None:
         raise OptionError("--from brings its own sizes; leave out --model")
+    if target is not None and not qat:
+        raise OptionError("--target chooses the grids of quantization-aware training; give --qat as well")
     usual = _FROZEN if freeze else _SCRATCH if start is None else _TUNED
     given = {
         "epochs": epochs,
@@ -234,7 +244,7 @@ def train(
             "distillation": "none" if teacher is None else distillation,
             "distillation_weight": distillation_weight,
             "temperature": temperature,
-            "quantize": qat,
+            **(_grids(target or "openvino") if qat else {}),
             "precision": precision,
             "compile": compile_,
             "seed": seed,
@@ -263,7 +273,7 @@ def train(
     if precision == "float32" and has_bf16(processes.device):
         note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
     learned = None if teacher is None else _teacher(teacher, classes, processes)
-    ready = train_data.read(found, preprocessing, skip_broken=skip_broken, quiet=quiet)
+    ready = train_data.read(found, preprocessing, whole=recipe.crops, skip_broken=skip_broken, quiet=quiet)
     training_set, validation_set = ready.training, ready.validation
     if processes.first:
         sizes = begun.model.config.to_dict()
@@ -292,7 +302,7 @@ def train(
             run=run,
             teacher=learned,
             processes=processes,
-            workers=_workers(workers, held=training_set.cropped and augment == "shift"),
+            workers=_workers(workers, cropped=training_set.cropped, augment=augment),
             resume=resume,
             on_step=on_step,
             on_features=on_features,
@@ -308,13 +318,32 @@ def train(
         )
 
 
-# Beside the process that trains; more would take its cores on a small machine.
-_WORKERS = 2
+def _grids(name: str) -> dict[str, Any]:
+    """Give what a recipe says of the grids that an export for a target lays."""
+    from ..export.targets import target
+
+    device = target(name)
+    if device.recipe == "float16":
+        raise OptionError(f"{name} computes in float16, which needs no training for it; leave out --qat")
+    return {"quantize": True, "symmetric": device.symmetric, "weight_bits": device.weight_bits}
 
 
-def _workers(given: int | None, *, held: bool) -> int:
-    """Give how many processes load images; none where they are ready in memory."""
-    return given if given is not None else 0 if held else _WORKERS
+# Beside the process that trains: for images in memory, and the most for those that are read and decoded.
+_WORKERS, _READERS = 2, 8
+
+
+def _workers(given: int | None, *, cropped: bool, augment: str) -> int:
+    """Give how many processes load images: none where they are ready in memory, half of the cores where all are read.
+
+    More would take the cores of what trains on a small machine.
+    """
+    from ..runtime.cores import usable_cores
+
+    if given is not None:
+        return given
+    if cropped:
+        return 0 if augment == "shift" else _WORKERS
+    return min(max(_WORKERS, usable_cores() // 2), _READERS)
 
 
 def _told(step: "Step") -> str:

@@ -53,7 +53,7 @@ class Run:
                 "distillation needs a teacher, and a teacher a kind of distillation: soft or hard"
             )
         if recipe.quantize:
-            simulate.simulate(model)
+            simulate.simulate(model, symmetric=recipe.symmetric, weight_bits=recipe.weight_bits)
         # Before weights are shared out, for a copy is made of them.
         self._average = Average(model, decay=recipe.ema) if recipe.ema else None
         if self._average is not None:
@@ -105,10 +105,13 @@ class Run:
             epoch_started, done_before = time.monotonic(), self._place["step"]
             # Only where an epoch begins: one that is gone on with keeps its grids.
             if recipe.quantize and not done_before:
-                self._lay_grids()
+                _lay_grids(self._model, self._training)
             rate = self._train(number, asked, save_every_s, on_step)
             seen = len(self._training) - done_before * recipe.batch_size
             pace = seen / (time.monotonic() - epoch_started)
+            if recipe.quantize:
+                # As an export of these very weights would lay them. Those to train on are measured anew in any case.
+                _lay_grids(self._answering, self._training)
             val_loss, val_accuracy = self._evaluate()
             improved = (val_accuracy, -val_loss) > self._best
             if improved:
@@ -229,13 +232,6 @@ class Run:
                     saved = time.monotonic()
         return rate
 
-    def _lay_grids(self) -> None:
-        """Lay the simulated quantizers' grids anew, in place: the weights have moved since they were last laid."""
-        spans = measure(self._model, self._training)
-        for model in (self._model, None if self._average is None else self._average.model):
-            if model is not None:
-                simulate.set_ranges(model, spans)
-
     def _write(self, epoch: Epoch, asked: dict[str, str]) -> None:
         """Write an epoch's files: what can be lost of them at any moment is made again from the state before."""
         kept = self._answering
@@ -277,8 +273,12 @@ class Run:
         simulate.set_ranges(self._model, spans)
         if self._average is not None:
             self._processes.take_weights(self._average.model, state["average"])
-            simulate.set_ranges(self._average.model, spans)
         self._processes.take_optimizer(self._optimizer, state["optimizer"])
         self._place = dict(state["place"])
         self._loss = state["loss"]
         self._best = (state["best"][0], state["best"][1])
+
+
+def _lay_grids(model: ViT, images: Examples) -> None:
+    """Lay a network's simulated quantizers' grids anew, in place: its weights have moved since they were last laid."""
+    simulate.set_ranges(model, measure(model, images))
