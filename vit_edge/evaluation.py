@@ -126,6 +126,23 @@ class Bounds:
         return None
 
 
+def require_classes(max_drop: float | None, targets: Sequence[int | None]) -> None:
+    """Check that a bound on the loss of accuracy can be kept or broken at all.
+
+    Args:
+        max_drop: The bound; None where none is given.
+        targets: The right class of each image, None where it is not known.
+
+    Raises:
+        OptionError: There is a bound, and the classes are not known.
+    """
+    if max_drop is not None and (not targets or None in targets):
+        raise OptionError(
+            "--max-drop bounds a loss of accuracy, and these images' classes are not known; give --data with a folder "
+            "per class, or bound the answers by --min-agreement or --max-drift"
+        )
+
+
 def compare(
     reference: NDArray[np.float32], model: NDArray[np.float32], targets: Sequence[int] | None = None
 ) -> Comparison:

@@ -66,7 +66,7 @@ def check(
     from ..checking import Report, check_kept, check_model, require_kept, require_same
     from ..data import images_with_classes
     from ..errors import OptionError
-    from ..evaluation import Bounds
+    from ..evaluation import Bounds, require_classes
     from ..kept import KeptAnswers, image_digest, is_kept, require_new
 
     kept = KeptAnswers.load(Path(against)) if is_kept(Path(against)) else None
@@ -86,6 +86,7 @@ def check(
     own = shared.provider_options(provider_option)
     with open_classifier(model, provider, threads, provider_options=own, quiet=quiet) as classifier:
         samples = images_with_classes(data, classifier.labels)
+        require_classes(max_drop, [sample.target for sample in samples])
         if kept is not None:
             require_kept(kept, classifier)
             events = check_kept(classifier, kept, samples)

@@ -49,6 +49,7 @@ def choose(
     from ..choosing import Candidate, Wanted, compare_here, fastest, images_of
     from ..data import images_with_classes
     from ..errors import ModelError, ProviderError
+    from ..evaluation import require_classes
     from ..kept import KeptAnswers
     from ..runtime.model_file import require_file
 
@@ -56,6 +57,9 @@ def choose(
     for path in models:
         require_file(path)
     own = shared.provider_options(provider_option)
+    if data is None:
+        # Before any file is opened, which a provider may compile for minutes.
+        require_classes(max_drop, ())
     refused: dict[Path, Candidate] = {}
     with ExitStack() as stack:
         opened: dict[Path, Classifier] = {}
@@ -73,6 +77,8 @@ def choose(
         if opened:
             labels = next(iter(opened.values())).labels
             samples = None if data is None else images_with_classes(data, labels)
+            if samples is not None:
+                require_classes(max_drop, [sample.target for sample in samples])
             images, unknown = images_of(kept, samples, list(opened))
             stages = stack.enter_context(Stages(quiet=quiet))
             work = compare_here(
