@@ -19,12 +19,13 @@ def test_the_python_on_embedding_runs(tmp_path: Path) -> None:
     for _ in range(3):
         video.write(flat_colour("blue", height=96, width=160)[..., ::-1].copy())
     video.release()
-    first, second = blocks(DOCS / "embedding.md", "python")
-    outputs = [run_python(block, tmp_path).stdout.splitlines() for block in (first, second)]
+    first, second, third = blocks(DOCS / "embedding.md", "python")
+    outputs = [run_python(block, tmp_path).stdout.splitlines() for block in (first, second, third)]
     assert outputs[0][0].startswith("green ")
     assert len(outputs[0]) == 4
     assert ['"frame": 0' in outputs[1][0], len(outputs[1])] == [True, 3]
     assert all('"label": "blue"' in line for line in outputs[1])
+    assert [line.split()[:2] for line in outputs[2]] == [[str(frame), "blue"] for frame in range(3)]
 
 
 def test_the_examples_that_are_named_are_there() -> None:
