@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .providers import SHORT_NAMES
+
 # As Linux names them in /proc/cpuinfo. Without one of the dot-product instructions (VNNI, asimddp), 8-bit products
 # are summed in 16 bits or widened first: slower, and on x86 an unsigned-by-signed sum can saturate.
 INT8_FEATURES = (
@@ -59,6 +61,12 @@ def differences(recipe: Mapping[str, Any], provider: str, here: Mapping[str, Any
         Sentences without their subject, the file.
     """
     measured_on = recipe.get("provider")
+    made_for = str(recipe.get("target")).partition("-")[0]
+    if measured_on is None and made_for != "cpu" and SHORT_NAMES.get(provider) == made_for:
+        yield (
+            f"was made for {made_for} and does not say where it was measured: answers and speed here are unproven; "
+            "check it with `vit-edge check`"
+        )
     if measured_on is not None and measured_on != provider:
         yield (
             f"was measured on {measured_on} and runs on {provider} here: answers and speed may differ; "

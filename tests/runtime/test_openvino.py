@@ -83,20 +83,28 @@ def test_a_graph_runs_there_and_answers_as_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "provider"),
+    ("recipe", "provider", "note"),
     [
-        ({"target": "openvino", "provider": "OpenVINOExecutionProvider"}, "openvino"),
-        ({"target": "openvino"}, "openvino"),
-        ({"target": "cpu", "provider": "CPUExecutionProvider"}, "cpu"),
-        ({}, "cpu"),
+        ({"target": "openvino", "provider": "OpenVINOExecutionProvider"}, "openvino", ""),
+        ({"target": "openvino"}, "openvino", "does not say where it was measured"),
+        ({"target": "openvino", "provider": "CPUExecutionProvider"}, "openvino", "was measured on CPU"),
+        (
+            {"target": "qnn", "provider": "OpenVINOExecutionProvider"},
+            "openvino",
+            "was made for qnn and runs on",
+        ),
+        ({"target": "cpu", "provider": "CPUExecutionProvider"}, "cpu", ""),
+        ({}, "cpu", ""),
     ],
 )
-def test_auto_takes_it_for_the_files_that_were_made_for_it(recipe: dict[str, str], provider: str) -> None:
-    """And for no other, though it is there: a recipe belongs to a provider."""
+def test_auto_takes_it_for_the_files_that_were_made_for_it(
+    recipe: dict[str, str], provider: str, note: str
+) -> None:
+    """And for no other, though it is there: a recipe belongs to a provider. What was not measured there is said."""
     told = opened("auto", recipe=recipe)
     assert told["provider"] == provider
     assert told["placement"] == {provider: 3}
-    assert told["notes"] == []
+    assert [note in one for one in told["notes"]] == ([True] if note else [])
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,20 @@ def test_another_provider_is_a_difference_at_any_precision() -> None:
 def test_a_recipe_that_says_little_is_no_difference(recipe: dict[str, Any]) -> None:
     """The schema leaves the recipe open."""
     assert list(differences(recipe, CPU, processor())) == []
+
+
+@pytest.mark.parametrize("provider", ["OpenVINOExecutionProvider", CPU])
+def test_a_file_that_does_not_say_where_it_was_measured_is_unproven_on_its_own_provider(
+    provider: str,
+) -> None:
+    """Nothing else would tell that nobody has run it there; on the CPU another note says why it is not at home."""
+    found = list(differences({"target": "openvino"}, provider, {}))
+    assert found == (
+        []
+        if provider == CPU
+        else [
+            "was made for openvino and does not say where it was measured: answers and speed here are unproven; check "
+            "it with `vit-edge check`"
+        ]
+    )
+    assert list(differences({"target": "cpu-avx2"}, CPU, {})) == []
