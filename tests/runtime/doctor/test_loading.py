@@ -1,6 +1,7 @@
 """What is installed and does not load, crashes or hangs is named with its reason, and stops nothing."""
 
 import os
+import re
 import shutil
 import sys
 from importlib.metadata import version
@@ -79,6 +80,56 @@ def test_a_library_that_opencv_lacks_is_named(tmp_path: Path) -> None:
     assert "does not load: libavcodec-" in finding["found"]
     assert "cannot open shared object file" in finding["found"]
     assert "libavcodec-" in finding["cure"]
+
+
+def test_a_package_that_a_wheel_needs_is_named(tmp_path: Path) -> None:
+    """The real OpenCV, with its NumPy hidden, as after `pip install --no-deps`."""
+    absent = "raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')"
+    finding = examined(first=module(tmp_path, "numpy", absent), part="opencv.opencv")["opencv.load"]
+    assert finding["severity"] == "problem"
+    assert finding["found"].endswith(" does not load: No module named 'numpy'")
+    assert re.fullmatch(
+        r"Install it anew with all that it wants: `pip install --force-reinstall opencv-[\w-]+`\.",
+        finding["cure"],
+    )
+
+
+@linux
+@pytest.mark.parametrize(
+    ("lacking", "what"), [("V4L2", "cameras"), ("FFMPEG", "video files and network streams")]
+)
+def test_an_opencv_that_lacks_a_way_to_read_video_is_told(lacking: str, what: str) -> None:
+    """The real one, which lets its ways be taken away by a variable."""
+    env = {f"OPENCV_VIDEOIO_PRIORITY_{lacking}": "0"}
+    finding = examined(part="opencv.opencv", env=env)["opencv.video"]
+    assert finding["severity"] == "note"
+    assert finding["found"] == f"OpenCV was built without {lacking}: it cannot open {what}"
+    assert "`pip install opencv-python-headless`" in finding["cure"]
+
+
+CRASHES = """
+import os, signal
+
+__version__ = "1.32.0"
+
+class InferenceSession:
+    pass
+
+def get_available_providers():
+    return ["CPUExecutionProvider"]
+
+def SessionOptions():
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_provider_that_crashes_as_it_starts_is_told(tmp_path: Path) -> None:
+    """The crash is real, and takes no more than the trial with it; who crashes is made up."""
+    findings = examined(first=module(tmp_path, "onnxruntime", CRASHES), part="engine.engine")
+    finding = findings["onnxruntime.cpu"]
+    assert finding["severity"] == "problem"
+    assert finding["found"] == "cpu does not start: its process was ended by SIGSEGV"
+    assert finding["cure"].startswith("Install its wheel anew: `pip install --force-reinstall --no-deps ")
 
 
 def test_a_desktops_library_is_cured_by_the_wheel_for_no_screen(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Cores, memory, disk and processor are those that this process really gets."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,3 +174,27 @@ def test_a_cache_that_is_not_there_yet_is_in_order(tmp_path: Path, monkeypatch: 
     assert finding.severity == "ok"
     assert finding.found.startswith(f"cache in {tmp_path / 'a' / 'b'}, ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a bare number."""
+    for variable in ("VIT_EDGE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    # The list of users is the outer edge: a process cannot become a user that is in none.
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    finding = machine.cache()
+    assert finding.severity == "note"
+    assert finding.found.startswith("this user has no home folder for a cache: ")
+    assert finding.cure == "Set VIT_EDGE_CACHE to a folder that this user can write to."
+
+
+def test_a_disk_that_is_nearly_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real disk, which no test may fill, against a bound that it does not reach."""
+    monkeypatch.setenv("VIT_EDGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(machine, "_LITTLE_DISK_MB", 10**12)
+    finding = machine.cache()
+    assert finding.severity == "note"
+    assert re.fullmatch(
+        rf"\d+ MB of disk are left for the cache folder {re.escape(str(tmp_path))}", finding.found
+    )
+    assert "or set VIT_EDGE_CACHE to a folder on another disk" in finding.cure

@@ -102,6 +102,20 @@ def test_an_older_numpy_than_a_wheel_wants_is_told(tmp_path: Path, monkeypatch: 
     assert finding.cure == "`pip install 'numpy>=999'`."
 
 
+def test_a_package_that_a_wheel_wants_and_that_is_absent_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `pip install --no-deps`: the wheel may load, and fail later."""
+    install(tmp_path, "visionkit", "1.0", {"visionkit/__init__.py": ""}, requires="visionkit-weights>=2")
+    monkeypatch.syspath_prepend(tmp_path)
+    (finding,) = unmet(wheels("visionkit")[0])
+    assert finding.id == "packages.visionkit-weights"
+    assert finding.found == (
+        "visionkit 1.0 wants visionkit-weights>=2, and visionkit-weights is not installed"
+    )
+    assert finding.cure == "`pip install 'visionkit-weights>=2'`."
+
+
 def test_what_a_wheel_wants_elsewhere_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenCV's wheel wants an old NumPy of an old Python only."""
     wants = 'numpy<1; python_version < "3"'
