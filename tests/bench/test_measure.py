@@ -22,6 +22,8 @@ from vit_edge.runtime.cores import usable_cores
 from vit_edge.runtime.image import read_image
 
 from ..drain import drained
+from ..runtime import openvino
+from ..runtime.openvino import needs_openvino
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +142,31 @@ def test_auto_threads_are_each_models_own(small: Path, middle: Path, pictures: P
     _, report = drained(run(plan, pictures))
     assert [sweep.model for sweep in report.sweeps] == [small, middle]
     assert [row.setting.threads for row in report.rows] == [sweep.best for sweep in report.sweeps]
+
+
+COMPILES = """
+from contextlib import contextmanager
+from pathlib import Path
+from vit_edge.bench import Plan, made_pictures, run
+
+told = []
+
+@contextmanager
+def compiling(title):
+    told.append(title)
+    yield
+
+for threads in ((1,), "auto"):
+    plan = Plan((Path(sys.argv[1]),), ("openvino",), threads, seconds=0.1, starts=0)
+    for _ in run(plan, made_pictures(), compiling=compiling):
+        pass
+tell(told=told)
+"""
+
+
+@needs_openvino
+def test_a_provider_that_compiles_is_shown_at_work(small: Path) -> None:
+    """TensorRT builds an engine for minutes: whoever waits must not think that it hangs."""
+    (found,), _ = openvino.run(COMPILES, small)
+    # One to measure, then each that the search for a thread count opens, and the best once more.
+    assert found["told"] == [f"compiling {small} for openvino"] * (1 + len(candidates(usable_cores())) + 1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..runtime.classifier import Classifier
 from ..runtime.image import read_image
+from ..runtime.opening import Compiling
 from ..runtime.timing import as_steps, in_turns
 from .load import Load, Ran, Times
 from .pictures import Pictures
@@ -43,9 +44,15 @@ class Setting:
     concurrency: int = 1
     provider_options: tuple[tuple[str, str], ...] = ()
 
-    def open(self, model: Path) -> Classifier:
-        """Open a model in this setting."""
-        return Classifier(model, self.provider, self.threads, provider_options=dict(self.provider_options))
+    def open(self, model: Path, compiling: Compiling = nullcontext) -> Classifier:
+        """Open a model in this setting; for *compiling* see `Classifier`."""
+        return Classifier(
+            model,
+            self.provider,
+            self.threads,
+            provider_options=dict(self.provider_options),
+            compiling=compiling,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, ready for JSON."""
@@ -111,7 +118,12 @@ STAGES = ("decode", "preprocess", "inference", "end_to_end")
 
 
 def measure(
-    models: Sequence[Path], settings: Sequence[Sequence[Setting]], pictures: Pictures, *, seconds: float = 4.0
+    models: Sequence[Path],
+    settings: Sequence[Sequence[Setting]],
+    pictures: Pictures,
+    *,
+    seconds: float = 4.0,
+    compiling: Compiling = nullcontext,
 ) -> Generator[Step, None, tuple[Row, ...]]:
     """Time models in turns, so that a machine whose speed drifts treats all alike.
 
@@ -122,6 +134,7 @@ def measure(
         settings: For each model the settings to run it in; the same number for all.
         pictures: What they classify.
         seconds: How long each model is timed in each setting; slow models take longer, for enough calls.
+        compiling: As `Classifier` takes it.
 
     Returns:
         The rows, setting by setting, and in each the models in their order.
@@ -134,11 +147,10 @@ def measure(
         opened: dict[tuple[Path, Setting], Classifier] = {}
         contenders = []
         for done, (model, setting) in enumerate(cases):
-            # A provider may compile the graph now, for minutes.
             yield Step("opening", done, len(cases))
             key = (model, replace(setting, batch=1, concurrency=1))
             if key not in opened:
-                opened[key] = stack.enter_context(setting.open(model))
+                opened[key] = stack.enter_context(setting.open(model, compiling))
             load = stack.enter_context(Load(setting.concurrency))
             contenders.append(_Contender(model, opened[key], setting, pictures, load))
         yield Step("opening", len(cases), len(cases))

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnxruntime
 
 from .. import __version__
 from ..runtime.cores import usable_cores
+from ..runtime.opening import Compiling
 from ..runtime.processor import processor
 from .measure import Row, Setting, Step, measure
 from .pictures import Pictures
@@ -84,8 +86,15 @@ class Report:
         }
 
 
-def run(plan: Plan, pictures: Pictures) -> Generator[Step, None, Report]:
+def run(
+    plan: Plan, pictures: Pictures, *, compiling: Compiling = nullcontext
+) -> Generator[Step, None, Report]:
     """Measure all that a plan names.
+
+    Args:
+        plan: What is to be measured.
+        pictures: What is classified.
+        compiling: As `Classifier` takes it.
 
     Raises:
         VitEdgeError: A model or image cannot be used, or a provider is missing.
@@ -98,12 +107,12 @@ def run(plan: Plan, pictures: Pictures) -> Generator[Step, None, Report]:
             settings.append([])
             for provider in plan.providers:
                 own = [setting for setting in plan.settings(None) if setting.provider == provider]
-                sweep = yield from sweep_threads(model, own[0], pictures)
+                sweep = yield from sweep_threads(model, own[0], pictures, compiling=compiling)
                 sweeps.append(sweep)
                 settings[-1] += [replace(setting, threads=sweep.best) for setting in own]
         else:
             settings.append([setting for threads in plan.threads for setting in plan.settings(threads)])
-    rows = yield from measure(plan.models, settings, pictures, seconds=plan.seconds)
+    rows = yield from measure(plan.models, settings, pictures, seconds=plan.seconds, compiling=compiling)
     starts: tuple[Start, ...] = ()
     if plan.starts:
         cases = [(row.model, row.setting) for row in rows]

@@ -1,7 +1,7 @@
 """Finds the thread count with which a model answers fastest on this device."""
 
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..runtime.classifier import Classifier
 from ..runtime.cores import usable_cores
+from ..runtime.opening import Compiling
 from ..runtime.timing import as_steps, in_turns
 from .load import Load
 from .measure import Setting, Step
@@ -76,13 +77,16 @@ def fewest_as_good(ms: Mapping[int, float]) -> int:
     return min(threads for threads, time in ms.items() if time <= fastest * (1 + _ALIKE))
 
 
-def sweep_threads(model: Path, setting: Setting, pictures: Pictures) -> Generator[Step, None, Sweep]:
+def sweep_threads(
+    model: Path, setting: Setting, pictures: Pictures, *, compiling: Compiling = nullcontext
+) -> Generator[Step, None, Sweep]:
     """Time a model's inference at each thread count, in turns.
 
     Args:
         model: The file.
         setting: The provider, the batch and how many threads share the classifier; its `threads` has no meaning.
         pictures: What it classifies.
+        compiling: As `Classifier` takes it.
 
     Raises:
         VitEdgeError: The model cannot be used, or the provider is missing.
@@ -91,7 +95,8 @@ def sweep_threads(model: Path, setting: Setting, pictures: Pictures) -> Generato
     with ExitStack() as stack:
         load = stack.enter_context(Load(setting.concurrency))
         classifiers = [
-            stack.enter_context(replace(setting, threads=threads).open(model)) for threads in counts
+            stack.enter_context(replace(setting, threads=threads).open(model, compiling))
+            for threads in counts
         ]
         first = classifiers[0]
         pixels = np.stack([first.pixels(file) for file in pictures.batch(0, setting.batch)])

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import typer
 from ..errors import OptionError
 from . import options as shared
 from .bench_tables import device_line, pictures_line, tables
-from .progress import Stages, answer, note
+from .progress import Stages, answer, note, working
 
 if TYPE_CHECKING:
     from ..bench import Plan, Report
@@ -100,7 +101,15 @@ def bench(
         library.require_format(plot)
     pictures = library.made_pictures() if data is None else library.pictures_in(data)
     with Stages(quiet=quiet) as stages:
-        work = library.run(plan, pictures)
+
+        @contextmanager
+        def compiling(title: str) -> Iterator[None]:
+            # One display at a time; the stage goes on below.
+            stages.close()
+            with working(title, quiet=quiet):
+                yield
+
+        work = library.run(plan, pictures, compiling=compiling)
         report = stages.follow(work, lambda step: (step.stage, step.done, step.total))
     kept = list(_keep(report)) if keep else []
     if plot is not None:
