@@ -14,6 +14,7 @@ from .batches import Batch, Examples
 from .chance import order
 from .evaluate import prepared, sums
 from .images import MEMORY_LIMIT
+from .memory import enough_memory
 from .recipe import Recipe
 
 # Always the same, since the last bits of a feature may depend on how many are computed at once.
@@ -79,8 +80,12 @@ def hold(
     model.eval()
     device = model.cls_token.device
     heads = model.config.first_tokens
-    features = torch.empty(len(images), heads, model.config.width, device=device)
-    with torch.no_grad(), within or nullcontext():
+    short = enough_memory(
+        f"computing the features of {len(images):,} images on {device}",
+        advice="train at a smaller --image-size",
+    )
+    with short, torch.no_grad(), within or nullcontext():
+        features = torch.empty(len(images), heads, model.config.width, device=device)
         for start in range(0, len(images), _BATCH):
             places = list(range(start, min(start + _BATCH, len(images))))
             features[start : start + len(places)] = model.encode(prepared(images, places).to(device))[

@@ -100,7 +100,7 @@ class Learner:
 
     def _losses(self, batch: Batch, *, epoch: int, step: int) -> tuple[Tensor, Tensor | None]:
         recipe, device = self._recipe, self._processes.device
-        mix = taught = None
+        mix = None
         images = batch.images.to(device, non_blocking=True)
         if not self._on_features:
             images = to_network(images, self._preprocessing)
@@ -113,11 +113,13 @@ class Learner:
             places = batch.first + np.arange(len(images))
             drop(self._branches, recipe, step=step, places=places, device=device)
         with computing(recipe, device):
-            if self._teacher is not None:
-                taught = self._teacher(images, self._preprocessing)
+            taught = self._taught(images)
             logits = self._called(images)
         targets = batch.targets.to(device, non_blocking=True)
         return losses(logits, targets, recipe=recipe, mix=mix, teacher=taught), taught
+
+    def _taught(self, images: Tensor) -> Tensor | None:
+        return None if self._teacher is None else self._teacher(images, self._preprocessing)
 
     def _cause(self, taught: Tensor | None, rate: float) -> str:
         """Say why a step gave no number, and what to do; the weights are still those before it."""
@@ -143,7 +145,9 @@ class Learner:
             # Others wait in the middle of the step, so that nothing can be tried.
             whole = self._recipe.batch_size
             advice = f"give a smaller --batch-size than {whole}, such as {max(1, whole // 2)}"
-        elif fits := batch_that_fits(self._model, count, processes.device):
+        elif fits := batch_that_fits(
+            self._model, count, processes.device, recipe=self._recipe, beside=self._taught
+        ):
             advice = f"about {fits} images fit: give --batch-size {fits}"
         else:
             advice = "not even one image fits; train a smaller network, or at a smaller --image-size"
