@@ -20,6 +20,7 @@ from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import Preprocessing
 from vit_edge.training import BEST, ImageSet, Recipe, evaluate, fit, has_bf16, new_model, open_run
 from vit_edge.training.average import Average
+from vit_edge.training.depth import branches, drop
 from vit_edge.training.grids import measure
 from vit_edge.training.losses import losses
 from vit_edge.training.memory import batch_that_fits, is_out_of_memory
@@ -247,8 +248,60 @@ def test_short_memory_says_which_batch_would_fit(
         TrainingError, match=r"memory ran out on cpu with 16 images; about 4 images fit: give --batch"
     ):
         list(fit(model, *sets, labels=LABELS, recipe=replace(RECIPE, batch_size=16), run=tmp_path))
-    assert batch_that_fits(model, 64, torch.device("cpu")) == 4
+    assert batch_that_fits(model, 64, torch.device("cpu"), recipe=RECIPE) == 4
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_batch_that_fits_has_room_for_all_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried without what a step holds besides, the batch that is advised would not fit either."""
+    model, cpu = new_model(CONFIG, seed=0), torch.device("cpu")
+    optimizer_for(model, replace(RECIPE, freeze=True))
+    found = branches(model, replace(RECIPE, drop_path=0.5))
+    drop(found, replace(RECIPE, drop_path=0.5), step=0, places=np.arange(9), device=cpu)
+    room, seen, real = list[int](), list[tuple[bool, bool, int]](), model.head.forward
+    empty_like = torch.empty_like
+
+    def counted(like: torch.Tensor) -> torch.Tensor:
+        room.append(like.numel())
+        return empty_like(like)
+
+    def looked(features: torch.Tensor) -> torch.Tensor:
+        seen.append((model.training, torch.is_autocast_enabled("cpu"), sum(room)))
+        return real(features)
+
+    monkeypatch.setattr("vit_edge.training.memory.torch.empty_like", counted)
+    monkeypatch.setattr(model.head, "forward", looked)
+    taught = list[int]()
+    recipe = replace(RECIPE, precision="bf16")
+    assert (
+        batch_that_fits(model, 9, cpu, recipe=recipe, beside=lambda images: taught.append(len(images))) == 4
+    )
+    assert taught == [4]
+    assert seen == [(True, True, 2 * (model.head.weight.numel() + 3))]
+
+
+@pytest.mark.parametrize("what", ["place", "hold", "measure"])
+def test_memory_that_is_short_beside_the_steps_is_one_sentence(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Before the first step as well: a traceback tells nobody what to make smaller."""
+    model = new_model(CONFIG, seed=0)
+
+    def refused(*arguments: object) -> torch.Tensor:
+        return torch.empty(1 << 60, dtype=torch.uint8)  # the processor's allocator refuses
+
+    recipes = {
+        "place": (RECIPE, "bringing the network to cpu; train a smaller one"),
+        "hold": (replace(RECIPE, freeze=True, augment="none"), "computing the features of 24 images on cpu"),
+        "measure": (replace(RECIPE, quantize=True), "measuring activations on cpu"),
+    }
+    recipe, sentence = recipes[what]
+    if what == "place":
+        monkeypatch.setattr(model, "to", refused)
+    else:
+        monkeypatch.setattr(model.patch_embed, "forward", refused)
+    with pytest.raises(TrainingError, match=f"memory ran out while {sentence}"):
+        list(fit(model, *sets, labels=LABELS, recipe=recipe, run=tmp_path))
 
 
 def test_a_validation_that_does_not_fit_is_answered_in_smaller_parts(

@@ -28,6 +28,7 @@ from vit_edge.training.batches import part
 from vit_edge.training.chance import order, uniform
 from vit_edge.training.mixing import draw, mixed
 from vit_edge.training.recipe import learning_rate
+from vit_edge.training.run import LAST, STATE
 
 from .pictures import paint
 
@@ -290,6 +291,19 @@ def test_a_run_is_not_replaced_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"best\.safetensors exists; .* --force"):
         open_run(run)
     assert open_run(run, force=True) == run
+
+
+def test_a_run_without_a_state_is_not_gone_on_with(tmp_path: Path) -> None:
+    """It would begin anew, and replace what another run has learnt."""
+    run = open_run(tmp_path / "run", resume=True)
+    (run / LAST).write_bytes(b"yesterday")
+    with pytest.raises(
+        TrainingError, match=r"run holds last\.safetensors and no state\.pt to go on from; .* --from"
+    ):
+        open_run(run, resume=True)
+    assert open_run(run, resume=True, force=True) == run
+    (run / STATE).write_bytes(b"a state")
+    assert open_run(run, resume=True) == run
 
 
 def test_a_run_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:

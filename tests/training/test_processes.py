@@ -14,8 +14,7 @@ import torch
 from vit_edge.checkpoint import load_checkpoint
 from vit_edge.training import BEST, Recipe, Step, fit, new_model, open_run
 from vit_edge.training.batches import batches
-from vit_edge.training.run import LAST, METRICS
-from vit_edge.training.state import STATE
+from vit_edge.training.run import LAST, METRICS, STATE
 
 from .test_fit import CONFIG, LABELS, TIMES, painted
 

@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vit_edge.errors import TrainingError
 from vit_edge.runtime.image import read_image
 from vit_edge.training import Epoch, Report, Step
-from vit_edge.training.report import CURVES, EVENTS, draw_curves
+from vit_edge.training.report import CURVES, EVENTS, draw_curves, left_out
 from vit_edge.training.run import record
 
 STEP = Step(1, 12, 1, 2.0, 1e-3, 100.0, 5.0)
@@ -64,6 +65,14 @@ def test_a_report_without_steps_leaves_nothing(tmp_path: Path) -> None:
     with Report(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_out_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for the curves after a night wants to have been told."""
+    assert left_out() == {}
+    for package in ("matplotlib", "tensorboard"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert left_out() == {"matplotlib": CURVES, "tensorboard": EVENTS}
 
 
 def test_the_curves_mark_the_best_epoch(tmp_path: Path) -> None:

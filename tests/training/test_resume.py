@@ -19,8 +19,8 @@ from vit_edge.errors import TrainingError
 from vit_edge.models import ViT
 from vit_edge.runtime.labels import Labels
 from vit_edge.training import BEST, Epoch, ImageSet, Recipe, Step, fit, new_model, open_run
-from vit_edge.training.run import LAST, METRICS
-from vit_edge.training.state import STATE
+from vit_edge.training.run import LAST, METRICS, STATE
+from vit_edge.training.teacher import Teacher
 
 from .test_fit import CONFIG, LABELS, TIMES, painted
 
@@ -125,6 +125,22 @@ def test_other_numbers_or_images_are_refused(sets: tuple[ImageSet, ImageSet], tm
     fewer = ImageSet(sets[0].pixels[1:], sets[0].targets[1:], sets[0].preprocessing)
     with pytest.raises(TrainingError, match="began with other images"):
         go((fewer, sets[1]), run, resume=True)
+    # As many of each class, but not the same.
+    others = ImageSet(255 - sets[0].pixels, sets[0].targets, sets[0].preprocessing)
+    with pytest.raises(TrainingError, match="began with other images"):
+        go((others, sets[1]), run, resume=True)
+
+
+def test_another_teacher_is_refused(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    """What is learned of two is nobody's answer."""
+    recipe = replace(RECIPE, distillation="soft")
+    first, second = (
+        Teacher(new_model(CONFIG, seed=seed), sets[0].preprocessing, torch.arange(3)) for seed in (1, 2)
+    )
+    go(sets, tmp_path / "run", recipe=recipe, stop_at=2, teacher=first)
+    with pytest.raises(TrainingError, match="began with other teacher; give the same"):
+        go(sets, tmp_path / "run", recipe=recipe, resume=True, teacher=second)
+    assert go(sets, tmp_path / "run", recipe=recipe, resume=True, teacher=first)[1]
 
 
 def test_a_damaged_state_says_what_is_left(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:

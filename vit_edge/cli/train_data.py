@@ -30,11 +30,20 @@ def read(
     quiet: bool = False,
 ) -> "Prepared":
     """Read the images of a run, see `prepare`, and say what a user should know of them."""
+    from ..training import BrokenImagesError
     from ..training.data import prepare
 
-    with Stages(quiet=quiet) as stages:
-        work = prepare(data, preprocessing, whole=whole, skip_broken=skip_broken)
-        prepared = stages.follow(work, lambda step: (f"Reading {step.what} images", step.done, step.total))
+    try:
+        with Stages(quiet=quiet) as stages:
+            work = prepare(data, preprocessing, whole=whole, skip_broken=skip_broken)
+            prepared = stages.follow(
+                work, lambda step: (f"Reading {step.what} images", step.done, step.total)
+            )
+    except BrokenImagesError as error:
+        # Whoever mends them wants them all; a few are in the error's own sentence.
+        for problem in error.problems if error.unnamed else ():
+            note(problem, quiet=quiet)
+        raise
     for line in (*prepared.report.lines(), data.told):
         note(line, quiet=quiet)
     if whole and not prepared.training.cropped:

@@ -2,11 +2,20 @@
 
 from .evaluate import evaluate
 from .fit import fit
-from .images import Decoded, ImageSet, check_apart, check_classes, check_memory, decode, gather
+from .images import (
+    BrokenImagesError,
+    Decoded,
+    ImageSet,
+    check_apart,
+    check_classes,
+    check_memory,
+    decode,
+    gather,
+)
 from .processes import Processes, has_bf16
 from .recipe import Recipe
-from .report import Report
-from .run import BEST, LAST, METRICS, best_epoch, open_run, write_config
+from .report import Report, left_out
+from .run import BEST, LAST, METRICS, STATE, best_epoch, open_run, write_config
 from .split import split
 from .start import Start, new_model, open_start, start_from, start_new
 from .teacher import Teacher, class_places
@@ -16,6 +25,8 @@ __all__ = [
     "BEST",
     "LAST",
     "METRICS",
+    "STATE",
+    "BrokenImagesError",
     "Decoded",
     "Epoch",
     "ImageSet",
@@ -35,6 +46,7 @@ __all__ = [
     "fit",
     "gather",
     "has_bf16",
+    "left_out",
     "new_model",
     "open_run",
     "open_start",

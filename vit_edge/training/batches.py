@@ -49,6 +49,10 @@ class Examples(Protocol):
         """Give an image, (height, width, 3) uint8, RGB, and the place of its class."""
         ...
 
+    def stamp(self) -> str:
+        """Give a digest that is another one where the images are others."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

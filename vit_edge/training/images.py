@@ -1,5 +1,6 @@
 """The images of a training run: decoded and cropped once, by the runtime's own code, and held in memory."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,10 @@ class ImageSet:
         """Give an image, (height, width, 3) uint8, RGB, and the place of its class."""
         return self.pixels[place], int(self.targets[place])
 
+    def stamp(self) -> str:
+        """Take a digest of all pixels."""
+        return hashlib.blake2b(np.ascontiguousarray(self.pixels).data, digest_size=32).hexdigest()
+
 
 def check_memory(images: int, preprocessing: Preprocessing) -> None:
     """Check, before any is read, that this many images fit into `MEMORY_LIMIT`.
@@ -95,7 +100,7 @@ def gather(
         skip_broken: Leave broken images out instead of stopping.
 
     Raises:
-        DataError: Images are broken and are not to be skipped; all are read first, so that all are known.
+        BrokenImagesError: Images are broken and are not to be skipped; all are read first, so that all are known.
     """
     pixels = np.empty((count, *preprocessing.crop, 3), np.uint8)
     targets = np.empty(count, np.int64)
@@ -110,18 +115,31 @@ def gather(
         pixels[good], targets[good] = image.pixels, image.sample.target
         good += 1
     if broken and not skip_broken:
-        raise broken_error(broken, count)
+        raise BrokenImagesError(broken, count)
     return ImageSet(pixels[:good], targets[:good], preprocessing)
 
 
-def broken_error(problems: Sequence[str], count: int) -> DataError:
-    """Give the error that names images which cannot be read."""
-    shown = "; ".join(problems[:_SHOWN])
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return DataError(
-        f"{len(problems)} of {count} images cannot be read ({shown}{more}); "
-        "mend or remove them, or leave them out with --skip-broken"
-    )
+class BrokenImagesError(DataError):
+    """Images that cannot be read.
+
+    Attributes:
+        problems: Why, a sentence each, of all of them; the error's own text names the first few.
+    """
+
+    def __init__(self, problems: Sequence[str], count: int) -> None:
+        """Take what is wrong, and how many images there are."""
+        shown = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        super().__init__(
+            f"{len(problems)} of {count} images cannot be read ({shown}{more}); "
+            "mend or remove them, or leave them out with --skip-broken"
+        )
+        self.problems = tuple(problems)
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """What the text leaves out."""
+        return self.problems[_SHOWN:]
 
 
 def check_classes(images: Examples, labels: Labels, what: str) -> None:

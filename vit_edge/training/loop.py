@@ -19,6 +19,7 @@ from .evaluate import evaluate
 from .grids import measure
 from .held import Heads, Held, can_hold, evaluate_held, held_batches, hold, stays
 from .learner import Learner
+from .memory import enough_memory
 from .optimizer import optimizer_for
 from .processes import Processes, computing, require_precision
 from .recipe import Recipe, learning_rate
@@ -46,7 +47,7 @@ class Run:
     ) -> None:
         self._training, self._validation = training, validation
         self._labels, self._recipe, self._run = labels, recipe, run
-        self._processes, self._workers = processes, workers
+        self._teacher, self._processes, self._workers = teacher, processes, workers
         require_precision(recipe, processes.device)
         if (recipe.distillation == "none") != (teacher is None):
             raise OptionError(
@@ -55,10 +56,11 @@ class Run:
         if recipe.quantize:
             simulate.simulate(model, symmetric=recipe.symmetric, weight_bits=recipe.weight_bits)
         # Before weights are shared out, for a copy is made of them.
-        self._average = Average(model, decay=recipe.ema) if recipe.ema else None
-        if self._average is not None:
-            processes.place(self._average.model)
-        self._model = processes.place(model)
+        with enough_memory(f"bringing the network to {processes.device}", advice="train a smaller one"):
+            self._average = Average(model, decay=recipe.ema) if recipe.ema else None
+            if self._average is not None:
+                processes.place(self._average.model)
+            self._model = processes.place(model)
         called, self._optimizer = processes.prepare(model, optimizer_for(model, recipe))
         # What is frozen gives the same features each time: they are computed once, where one process has them all.
         alone = recipe.freeze and not recipe.quantize and processes.world == 1
@@ -95,7 +97,8 @@ class Run:
     ) -> Iterator[Epoch]:
         """Train, and give each epoch as it ends; the arguments are those of `fit`."""
         recipe = self._recipe
-        asked = fingerprint(self._model.config, self._labels, self._training, self._validation)
+        sets = self._training, self._validation
+        asked = fingerprint(self._model.config, self._labels, *sets, teacher=self._teacher)
         self._open(asked, resume=resume)
         first = self._place["epoch"]
         if first <= recipe.epochs:

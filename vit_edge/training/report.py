@@ -21,6 +21,15 @@ EVENTS = "events"
 """The folder of TensorBoard's event files."""
 
 
+# What draws and logs, and what is left out without it.
+_NEEDED = {"matplotlib": CURVES, "tensorboard": EVENTS}
+
+
+def left_out() -> dict[str, str]:
+    """Give what a report leaves out here, by the package that it would need."""
+    return {package: what for package, what in _NEEDED.items() if importlib.util.find_spec(package) is None}
+
+
 class Report:
     """Draws and logs a run as it goes; without matplotlib or TensorBoard, what they would do is left out.
 

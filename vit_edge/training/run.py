@@ -21,6 +21,9 @@ LAST = "last.safetensors"
 METRICS = "metrics.jsonl"
 """One JSON object per epoch: the fields of `Epoch`."""
 
+STATE = "state.pt"
+"""Weights, optimizer, average and place of a run: what `--resume` goes on from."""
+
 CONFIG = "config.json"
 """What the run was asked for: its recipe, the network's sizes, the images."""
 
@@ -37,9 +40,16 @@ def open_run(folder: str | Path, *, force: bool = False, resume: bool = False) -
         The folder.
 
     Raises:
-        TrainingError: It holds a run and neither is given, or it cannot be made.
+        TrainingError: It holds a run and neither is given, or one that cannot go on, or it cannot be made.
     """
     folder = Path(folder)
+    kept = [name for name in (BEST, LAST) if (folder / name).exists()]
+    if resume and not force and kept and not (folder / STATE).exists():
+        # Taken for one that never began, the run would replace what another has learnt.
+        raise TrainingError(
+            f"{folder} holds {kept[0]} and no {STATE} to go on from; start from that checkpoint with --from in "
+            "another folder, or replace it with --force"
+        )
     if not (force or resume) and (folder / BEST).exists():
         raise TrainingError(
             f"{folder / BEST} exists; choose another folder for the run, go on with --resume, or replace it with "

@@ -16,9 +16,8 @@ from ..runtime.labels import Labels
 from ..runtime.replacing import replacing
 from .batches import Examples
 from .recipe import Recipe
-
-STATE = "state.pt"
-"""Weights, optimizer, average and place of a run: what `--resume` goes on from."""
+from .run import STATE
+from .teacher import Teacher
 
 _SCHEMA = 1
 
@@ -94,14 +93,17 @@ def load_state(run: Path, recipe: Recipe, asked: Mapping[str, str]) -> dict[str,
     return state
 
 
-def fingerprint(config: ViTConfig, labels: Labels, *sets: Examples) -> dict[str, str]:
-    """Give digests of what a run is of: the network's sizes, the classes, and how many images of which class."""
+def fingerprint(
+    config: ViTConfig, labels: Labels, *sets: Examples, teacher: Teacher | None = None
+) -> dict[str, str]:
+    """Give digests of what a run is of: the network's sizes, the classes, the images, and the teacher."""
     sha256 = hashlib.sha256()
     for examples in sets:
-        sha256.update(f"{len(examples)} {examples.preprocessing}\n".encode())
+        sha256.update(f"{len(examples)} {examples.preprocessing} {examples.stamp()}\n".encode())
         sha256.update(np.ascontiguousarray(examples.targets, np.int64).tobytes())
     return {
         "sizes of the network": json.dumps(config.to_dict()),
         "classes": json.dumps([[label.name, label.id] for label in labels.items]),
         "images": sha256.hexdigest(),
+        "teacher": "" if teacher is None else teacher.stamp(),
     }

@@ -168,6 +168,19 @@ def test_a_shard_that_is_gone_stops_the_run(folder: Path) -> None:
         drained(prepare(data, PREPROCESSING, skip_broken=True))
 
 
+def test_a_digest_is_of_pixels_and_not_of_places(folder: Path) -> None:
+    """A run goes on where its images were moved, and not where one of them is another picture."""
+
+    def stamp(data: Path | str) -> str:
+        return drained(prepare(open_data(data), PREPROCESSING, memory_limit=0))[1].training.stamp()
+
+    before = stamp(folder)
+    moved = folder.rename(folder.with_name("moved"))
+    assert stamp(moved) == before
+    (moved / "red" / "3.png").write_bytes((moved / "red" / "4.png").read_bytes())
+    assert stamp(moved) != before
+
+
 def test_a_class_whose_images_are_all_broken_is_named(folder: Path) -> None:
     """It would be an output that nothing taught."""
     for image in (folder / "green").iterdir():

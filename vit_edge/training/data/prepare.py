@@ -17,7 +17,7 @@ from ...runtime.cores import usable_cores
 from ...runtime.preprocess import Preprocessing, crop_pixels
 from ...runtime.replacing import replacing
 from ..batches import Examples
-from ..images import MEMORY_LIMIT, ImageSet, broken_error, check_classes
+from ..images import MEMORY_LIMIT, BrokenImagesError, ImageSet, check_classes
 from .collection import Collection, Part, UnreadError
 from .report import DataReport, Inspection
 from .source import Data
@@ -35,10 +35,12 @@ class LazySet:
     Attributes:
         collection: The images.
         preprocessing: What the network takes.
+        digest: Of all their pixels.
     """
 
     collection: Collection
     preprocessing: Preprocessing
+    digest: str
     cropped: bool = field(default=False, init=False)
 
     # Both are asked for with every image, and a part of a collection gathers them anew each time.
@@ -58,6 +60,10 @@ class LazySet:
     def example(self, place: int) -> tuple[NDArray[np.uint8], int]:
         """Give an image, (height, width, 3) uint8, RGB, of any size, and the place of its class."""
         return self.collection.read(place), int(self.targets[place])
+
+    def stamp(self) -> str:
+        """Give the digest, which is that of the images wherever they lie."""
+        return self.digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +112,8 @@ def prepare(
         memory_limit: The most bytes of pixels to keep, of both parts together.
 
     Raises:
-        DataError: Images are broken and are not to be skipped, a class has no image, or a shard cannot be read.
+        BrokenImagesError: Images are broken and are not to be skipped.
+        DataError: A class has no image, or a shard cannot be read.
     """
     height, width = preprocessing.crop
     left = memory_limit
@@ -122,7 +129,7 @@ def prepare(
         problem for _, inspection in reversed(parts.values()) for problem in inspection.problems.values()
     ]
     if problems and not skip_broken:
-        raise broken_error(problems, len(data.training) + len(data.validation))
+        raise BrokenImagesError(problems, len(data.training) + len(data.validation))
     for what in ("training", "validation"):
         check_classes(parts[what][0], data.labels, what)
     (training, trained), (validation, validated) = parts["training"], parts["validation"]
@@ -145,7 +152,8 @@ def _read(
     assert inspection is not None
     good = inspection.good
     if pixels is None or (whole and not _nothing_outside(inspection, preprocessing)):
-        return LazySet(Part(collection, good), preprocessing), inspection
+        digest = hashlib.blake2b(inspection.digests[good].tobytes(), digest_size=32).hexdigest()
+        return LazySet(Part(collection, good), preprocessing, digest), inspection
     if len(good) < len(pixels):
         pixels = pixels[good]
     return ImageSet(pixels, collection.targets[good], preprocessing), inspection
@@ -197,6 +205,8 @@ def _inspect(
             for _ in pool.map(read, range(first, last)):
                 pass
             yield Reading(what, last, count)
+    # Threads find them in any order.
+    problems = dict(sorted(problems.items()))
     return Inspection(collection, sizes, digests, problems, lasting=not passing)
 
 
