@@ -70,6 +70,9 @@ _EXTRAS = {
     "uvicorn": "page",
 }
 
+# Commands whose own extra brings what they need of the others.
+_OWN_EXTRA = {"train": "train"}
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -104,6 +107,7 @@ def main() -> None:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
+        extra = _OWN_EXTRA.get("".join(sys.argv[1:2]), extra)
         _fail(
             f"{error.name} is not installed; install what this command needs with "
             f"`pip install 'vit-edge[{extra}]'`",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..errors import ModelError, OptionError
 from . import options as shared
 from . import train_data
@@ -198,14 +199,18 @@ def train(
     `accelerate launch`, as in `torchrun --nproc-per-node 2 -m vit_edge train DATA -o RUN`.
     """
     # First, for where torch is missing, its extra brings all the rest as well.
+    import torch
+
     from ..training import (
         BEST,
+        STATE,
         Processes,
         Recipe,
         Report,
         best_epoch,
         fit,
         has_bf16,
+        left_out,
         open_run,
         write_config,
     )
@@ -251,6 +256,10 @@ def train(
         }
     )
 
+    if recipe.changes:
+        # Its absence is told now, and not when all images are read.
+        import torchvision  # noqa: F401
+
     processes = Processes()
     quiet = quiet or not processes.first
     found = train_data.find(data, val, share=val_share, seed=seed, quiet=quiet)
@@ -269,6 +278,11 @@ def train(
     )
     preprocessing = begun.preprocessing
     run = open_run(output, force=force, resume=resume)
+    if resume and not (run / STATE).exists():
+        note(f"{run} holds no state to go on from: the run starts from its beginning", quiet=quiet)
+    for package, what in left_out().items():
+        advice = "`pip install 'vit-edge[train]'`"
+        note(f"{package} is not installed, so there will be no {what}: {advice}", quiet=quiet)
     note(f"training {begun.told}", quiet=quiet)
     if precision == "float32" and has_bf16(processes.device):
         note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
@@ -277,8 +291,22 @@ def train(
     training_set, validation_set = ready.training, ready.validation
     if processes.first:
         sizes = begun.model.config.to_dict()
-        images = {"data": data, "val": val, "images": ready.report.to_dict()}
-        write_config(run, {"recipe": recipe.to_dict(), "network": sizes, "from": start, **images})
+        write_config(
+            run,
+            {
+                "recipe": recipe.to_dict(),
+                "network": sizes,
+                "from": start,
+                "teacher": teacher,
+                "preprocessing": str(preprocessing),
+                "data": data,
+                "val": val,
+                "val_share": None if val is not None else val_share,
+                "skip_broken": skip_broken,
+                "images": ready.report.to_dict(),
+                "versions": {"vit-edge": __version__, "torch": torch.__version__},
+            },
+        )
     done = 0
     steps = recipe.epochs * -(-len(training_set) // recipe.batch_size)
     with progress("Training", total=steps, unit="steps", quiet=quiet) as advance, Report(run) as report:
@@ -389,6 +417,7 @@ def _start(
 def _teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher":
     from ..checkpoint import load_checkpoint
     from ..training import Teacher, class_places
+    from ..training.memory import enough_memory
 
     checkpoint = load_checkpoint(source)
     if checkpoint.labels is None or checkpoint.preprocessing is None:
@@ -397,4 +426,6 @@ def _teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher
             "transformers saved, as `vit-edge train --from` makes one"
         )
     places = class_places(checkpoint.labels, classes)
-    return Teacher(checkpoint.model.to(processes.device), checkpoint.preprocessing, places)
+    with enough_memory(f"bringing the teacher to {processes.device}", advice="take a smaller one"):
+        model = checkpoint.model.to(processes.device)
+    return Teacher(model, checkpoint.preprocessing, places)

@@ -29,11 +29,9 @@ class Augment:
             cropped: Whether the images are of the network's size already.
         """
         self._recipe, self._preprocessing = recipe, preprocessing
-        # `shift` treats whole batches at once, see `shifted`.
-        whole = recipe.augment == "shift"
         self._crops = not cropped and not recipe.crops
         self._operations: tuple[Callable[[Tensor], Tensor], ...] = ()
-        if not whole:
+        if recipe.changes:
             self._operations = tuple(_operations(recipe, preprocessing))
 
     def __call__(self, image: NDArray[np.uint8], *, epoch: int, place: int) -> Tensor:

@@ -140,6 +140,12 @@ class Recipe:
         """Whether training takes random crops, which are crops of whole images."""
         return self.augment != "shift" and self.crop_scale < 1
 
+    @property
+    def changes(self) -> bool:
+        """Whether torchvision changes images one by one; `shift` treats whole batches, without it."""
+        one_by_one = self.crops or self.flip or self.erasing or self.augment != "none"
+        return self.augment != "shift" and bool(one_by_one)
+
     def to_dict(self) -> dict[str, Any]:
         """Give every field under its name, ready for JSON."""
         return asdict(self)
