@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,11 @@ def print_cuts(classifier: Classifier, cuts: int = 5) -> None:
             outages.append((stopped_s, time.monotonic()))
         clocks += [read_clock(next(answers).image) for _ in range(2 * FPS)]
         summary = answers.summary
+    step_s = max(
+        later - earlier
+        for earlier, later in pairwise(clocks)
+        if not any(earlier <= stopped_s < later for stopped_s, _ in outages)
+    )
     longest = [0.0, 0.0]
     for stopped_s, started_s in outages:
         before = max(clock for clock in clocks if clock <= stopped_s)
@@ -218,6 +224,7 @@ def print_cuts(classifier: Classifier, cuts: int = 5) -> None:
         longest = [max(longest[0], stopped_s - before), max(longest[1], after - started_s)]
     row(f"cuts of a stream, and gaps that were told ({cuts} cuts)", str(summary.gaps), str(cuts))
     row("    answers / frames outside of the gaps", f"{summary.answers / summary.frames:.3f}")
+    row("    longest step of the clock outside of the gaps, frames", f"{step_s * FPS:.1f}")
     row("    from the last answered picture to a cut, at most, ms", f"{longest[0] * 1e3:.0f}")
     row("    from a restored server to the first picture, at most, ms", f"{longest[1] * 1e3:.0f}")
 

@@ -58,14 +58,19 @@ class Fan:
         self._relief = relief
 
     def __enter__(self) -> Self:
-        for place, sink in enumerate(self._given):
-            stack = ExitStack()
-            try:
-                stack.enter_context(sink)
-            except _FAILURES as error:
-                _LOG.warning("no %s: %s", _name(sink), _reason(error))
-                continue
-            self._open[place] = (sink, stack)
+        try:
+            for place, sink in enumerate(self._given):
+                stack = ExitStack()
+                # Before it is opened, so that nothing lies between opening and remembering it.
+                self._open[place] = (sink, stack)
+                try:
+                    stack.enter_context(sink)
+                except _FAILURES as error:
+                    del self._open[place]
+                    _LOG.warning("no %s: %s", _name(sink), _reason(error))
+        except BaseException as error:  # a signal may come at any time
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from vit_edge.page import PageSink
 
 from ..page.answers import ask, get
 from ..runtime.onnx_writer import colour_model, flat_colour
+from ..streams import PASSWORD, mjpeg_server, read_clock
 from .command import absent, call, command, environment, refused
 
 
@@ -33,9 +35,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[tuple[str, list[str]]]:
+def serving(folder: Path, *arguments: str, source: str = "-") -> Iterator[tuple[str, list[str]]]:
     """Run the command on pictures from standard input, which stays open; give the page's address and all notes."""
-    arguments = ("camera", "colours.onnx", "-", "--no-window", *arguments)
+    arguments = ("camera", "colours.onnx", source, "--no-window", *arguments)
     process = subprocess.Popen(
         command(*arguments),
         cwd=folder,
@@ -81,6 +83,26 @@ def test_the_answers_are_on_the_page(folder: Path) -> None:
         assert picture.startswith(b"\xff\xd8")
         about = json.loads(get(url, "/about").body)
     assert about["Labels"] == ["3: n00000001 red; n00000002 green; n00000003 blue"]
+
+
+def test_a_stream_is_live_on_the_page(folder: Path) -> None:
+    """As with a camera: a browser that comes late sees what is now, with its picture and not another's."""
+    with (
+        mjpeg_server(credentials=True) as server,
+        serving(folder, "--serve", "127.0.0.1:0", source=server.url) as (url, told),
+    ):
+        news, _ = ask(url)
+        while "answer" not in news:
+            news, _ = ask(url, run=news["run"])
+        time.sleep(1)
+        later, picture = ask(url, run=news["run"], after=news["number"])
+        image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        assert time.monotonic() - read_clock(np.asarray(image, np.uint8)) < 0.5
+    assert later["answer"]["label"] in ("red", "green", "blue")
+    assert later["answer"]["frame"] > news["answer"]["frame"] + 10
+    assert later["answer"]["source"] == server.bare_url
+    assert PASSWORD not in "".join(told)
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tests.page.answers import LABELS, ask, connect, count_pictures, get, make_answer, noise
 from vit_edge.errors import OptionError
 from vit_edge.page import PageSink, board, guard, sink
+from vit_edge.runtime import Fan
 
 TOKEN = "correct horse / battery & staple"
 
@@ -42,6 +43,15 @@ def test_the_newest_answer_comes_with_its_picture() -> None:
     assert image is not None
     assert image.shape == (90, 160, 3)
     assert np.abs(image[45, 80].astype(int) - (230, 20, 20)).max() < 8, "red came out as something else"
+
+
+def test_the_page_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where answers have to be in time, pictures for browsers are what can wait."""
+    shown: list[int] = []
+    monkeypatch.setattr(PageSink, "show", lambda self, answer: bool(shown.append(answer.frame)) or True)
+    with Fan([PageSink(port=0)], relief=lambda: 5) as fan:
+        assert all(fan.show(make_answer(place)) for place in range(5))
+    assert shown == [0]
 
 
 def test_a_browser_waits_for_the_next_answer() -> None:

@@ -83,6 +83,25 @@ def test_an_unknown_looks_different() -> None:
     assert not np.array_equal(known[:40], unknown[:40])
 
 
+def cut_out(picture: np.ndarray) -> np.ndarray:
+    """Give the part of a picture on which there is ink: whatever differs from its last corner."""
+    inked = (picture != picture[-1, -1]).any(axis=2)
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+@pytest.mark.parametrize(
+    ("fps", "age_ms", "text"),
+    [(30.0, 12.0, "30 fps  12 ms"), (4.26, 1234.4, "4.3 fps  1234 ms"), (0.0, 7.0, "7 ms")],
+)
+def test_the_rate_and_the_age_stand_at_the_top(fps: float, age_ms: float, text: str) -> None:
+    """They tell whether a device keeps up, and one looks at them when it seems not to."""
+    picture = annotate(replace(answer("cat"), fps=fps, age_ms=age_ms))
+    expected = np.full((48, 400, 3), picture[0, -1], np.uint8)
+    put_text(expected, text, (5, 30), 19, (190, 190, 190))
+    assert np.array_equal(cut_out(picture[:40, 320:]), cut_out(expected))
+
+
 def test_a_bar_is_as_long_as_its_probability() -> None:
     """It is the part that people look at."""
 

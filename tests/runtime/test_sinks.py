@@ -29,6 +29,7 @@ from vit_edge.runtime import (
     TextSink,
     WindowSink,
 )
+from vit_edge.runtime.draw import annotate
 from vit_edge.runtime.sinks import window as window_module
 
 from .onnx_writer import flat_colour
@@ -134,10 +135,10 @@ class Memory:
     ) -> None:
         self.costly, self._fails_at, self._stops_at = costly, fails_at, stops_at
         self.seen: list[int] = []
-        self.open = False
+        self.open = self.was_open = False
 
     def __enter__(self) -> Self:
-        self.open = True
+        self.open = self.was_open = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,6 +204,35 @@ def test_a_mistake_in_a_sink_is_not_hidden() -> None:
     with pytest.raises(TypeError, match="a mistake"), Fan([broken]) as fan:
         fan.show(answer())
     assert not broken.open
+
+
+def test_a_signal_while_sinks_are_opened_closes_those_that_are() -> None:
+    """A recording that has begun must be finished, whenever Ctrl-C comes."""
+
+    class Stopped(BaseException):
+        """What a signal raises."""
+
+    class Interrupted(Memory):
+        def __enter__(self) -> Self:
+            raise Stopped
+
+    first, last = Memory(), Memory()
+    with pytest.raises(Stopped), Fan([first, Interrupted(), last]):
+        pass
+    assert first.was_open
+    assert not first.open
+    assert not last.was_open
+
+
+@pytest.mark.parametrize("sink", [WindowSink, RecordSink])
+def test_windows_and_recordings_give_way(sink: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They draw, which takes longest of all that is not an answer."""
+    shown: list[int] = []
+    monkeypatch.setattr(sink, "__enter__", lambda self: self)
+    monkeypatch.setattr(sink, "show", lambda self, answer: bool(shown.append(answer.frame)) or True)
+    with Fan([sink("x.mp4")], relief=lambda: 5) as fan:
+        assert all(fan.show(answer(frame=place)) for place in range(5))
+    assert shown == [0]
 
 
 def test_what_is_costly_is_shown_less_often_under_load() -> None:
@@ -378,6 +408,22 @@ def test_a_disk_that_is_really_full_is_said(
     assert len(other.seen) == 20
     for path in grabbed.iterdir():
         assert np.asarray(cv2.imread(str(path))).shape == (240, 320, 3)
+
+
+def test_a_recording_shows_the_answers(tmp_path: Path) -> None:
+    """Without the label in the picture nobody knows afterwards what was said when."""
+    given = answer("red", fps=20.0)
+    with RecordSink(tmp_path / "out.avi", fps=20.0, live=False) as sink:
+        for place in range(3):
+            sink.show(replace(given, frame=place))
+    video = cv2.VideoCapture(str(tmp_path / "out.avi"))
+    found, picture = video.read()
+    video.release()
+    assert found
+    picture = np.asarray(picture)[..., ::-1].astype(int)
+    title = picture[:22, :80]
+    assert (title.min(axis=2) > 200).sum() > 20, "no white letters"
+    assert np.abs(picture - annotate(given)).mean() < 6
 
 
 # -- grabbed frames
