@@ -191,12 +191,13 @@ def print_age(classifier: Classifier, size: tuple[int, int], count: int) -> None
 
 def print_ages(name: str, ages: list[float], summary: Summary, wanted: str) -> None:
     """Print what was found of one stream."""
+    # Their medians in the running loop, after each frame's pause: threads that do not spin wake up first.
     work = summary.prepare_ms + summary.infer_ms
     true = statistics.median(ages)
     row(f"{name}: median age by its clock / work", f"{true / work:.2f}", wanted)
     row("    median age by its clock, ms", f"{true:.1f}")
     row("    median age as told, ms", f"{summary.age_p50_ms:.1f}")
-    row("    preprocess + inference, ms", f"{work:.1f}")
+    row("    preprocess + inference in the loop, ms", f"{work:.1f}")
 
 
 def print_cuts(classifier: Classifier, cuts: int = 5) -> None:

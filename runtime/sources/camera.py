@@ -74,14 +74,18 @@ def open_camera(which: int | Path, *, capture: Capture) -> LiveSource:
             return f"{name} gives no picture within {capture.open_s:g} s; unplug it and plug it in again"
         if on_linux:
             return f"{_explain(name, path)}; {_others(path)}"
-        return f"{name} cannot be opened; close what else uses it, {_PERMISSION.get(sys.platform, 'check its cable')}"
+        # Elsewhere OpenCV tells no more than that.
+        return (
+            f"{name} cannot be opened: it is absent (check its cable and number), or busy (close what else uses it), "
+            f"or forbidden ({_PERMISSION.get(sys.platform, 'see who may use its device')})"
+        )
 
     return LiveSource(name, open_device, capture=capture, explain=explain)
 
 
 _PERMISSION = {
-    "darwin": "and allow this terminal to use it in System Settings, Privacy & Security, Camera",
-    "win32": "and allow desktop apps to use it in Settings, Privacy & security, Camera",
+    "darwin": "allow this terminal to use it in System Settings, Privacy & Security, Camera",
+    "win32": "allow desktop apps to use it in Settings, Privacy & security, Camera",
 }
 
 

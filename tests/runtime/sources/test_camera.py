@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -205,6 +206,22 @@ def test_a_forbidden_camera_says_how_to_be_allowed(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may always
     with pytest.raises(SourceError, match=r"camera 0 may not be used: .*`sudo usermod -aG \w+ \$USER`"):
         open_source(0)
+
+
+@pytest.mark.parametrize(
+    ("platform", "where"),
+    [("darwin", "System Settings, "), ("win32", "desktop apps"), ("freebsd14", "who may")],
+)
+def test_off_linux_the_three_causes_are_named(
+    platform: str, where: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There nobody tells which it is, so one has to be able to go through them."""
+    driver.present = False
+    monkeypatch.setattr(camera_module, "sys", SimpleNamespace(platform=platform))
+    message = rf"^camera 3 cannot be opened: it is absent \(check.*, or busy \(close.*, or forbidden \(.*{where}.*\)$"
+    with pytest.raises(SourceError, match=message):
+        open_source(3)
+    assert driver.opened[0][0] == 3
 
 
 def test_a_device_path_that_is_no_camera_is_refused() -> None:
