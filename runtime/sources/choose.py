@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 from numpy.typing import NDArray
 
+from ..address import path_of, redact_text, scheme_of
 from ..errors import SourceError
 from ..image import IMAGE_SUFFIXES, read_image
-from .address import path_of, redact_text, scheme_of
 from .camera import open_camera
 from .files import VIDEO_SUFFIXES, images_in, images_of, open_images, open_video_file
 from .gstreamer import jetson_pipeline, open_pipeline

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 
+from ..address import redact, redact_text, remove_secrets
 from ..errors import ImageError, SourceError
 from ..image import IMAGE_SUFFIXES, read_image
-from .address import redact, redact_text, remove_secrets
-from .opencv import ask_ffmpeg, open_video, stated_fps, to_rgb
+from .opencv import ask_ffmpeg, open_video, read_through, stated_fps, to_rgb
 from .pulled import Pictures, PulledSource
 
 _LOG = logging.getLogger(__name__)
@@ -129,7 +129,9 @@ def _frames(video: cv2.VideoCapture, path: str, name: str) -> Pictures:
             found, picture = video.read()
             if found:
                 if failed:
-                    _LOG.warning("left out: a part of %s after frame %d, which is damaged", name, end.given)
+                    _LOG.warning(
+                        "left out: a part of %s after frame %d, which is damaged", name, end.given - 1
+                    )
                 failed = 0
                 end.add()
                 yield name, to_rgb(picture)
@@ -151,10 +153,11 @@ class _End:
 
     def __init__(self, video: cv2.VideoCapture) -> None:
         self._video = video
-        self._fps = stated_fps(video)
+        self.fps = stated_fps(video) or 0.0
         stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        # Where there is none, OpenCV makes a number up, often a negative one.
-        self.stated = int(stated) if 0 < stated < _MOST_FRAMES else 0
+        # Where there is none, OpenCV makes a number up, often a negative one; other decoders guess.
+        known = 0 < stated < _MOST_FRAMES and video.getBackendName() == "FFMPEG"
+        self.stated = int(stated) if known else 0
         self.given = 0
         self._place = 0
 
@@ -163,26 +166,22 @@ class _End:
         self.given += 1
         # Frames that are not evenly spaced are fewer than the duration's share, from which some counts are made.
         position_s = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        self._place = max(self.given, round(position_s * self._fps) + 1 if self._fps else 0)
+        self._place = max(self.given, round(position_s * self.fps) + 1)
 
     @property
     def missing(self) -> int:
         """How many frames there should be after those that came."""
         return self.stated - self._place
 
-    @property
-    def far(self) -> bool:
-        """Whether it is far more than what sound that goes on, or a cut without new coding, leaves without pictures."""
-        return self.missing > max(self._fps or 0, self.stated / 20)
-
 
 def _tell_missing(end: _End, path: str, name: str) -> None:
     """Say that a video ended early: as an error where FFmpeg knows why, and else as a note, since it may be its way."""
-    said = ask_ffmpeg(path, _SERVER_S, start=max(0, end.given - _SPARE_FRAMES))
+    held, said = read_through(path, _SERVER_S)
     ended = f"{name} ended after {end.given} of some {end.stated} frames"
     if said:
         raise SourceError(
             f"{ended} ({remove_secrets(said, path)}); it is damaged or cut short, so copy it again, or check its server"
         )
-    if end.far:
+    # One that was trimmed without coding it anew holds pictures that are not shown, and sound may go on for a while.
+    if end.stated - held > _SPARE_FRAMES and end.missing > max(end.fps, end.stated / 20):
         _LOG.warning("%s; it may be cut short", ended)

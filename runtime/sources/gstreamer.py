@@ -4,8 +4,8 @@ import shlex
 
 import cv2
 
+from ..address import redact_pipeline
 from ..errors import SourceError
-from .address import redact_pipeline
 from .live import LiveSource
 from .opencv import CaptureDevice, open_video
 from .source import Capture, GoneError

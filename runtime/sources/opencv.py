@@ -32,17 +32,19 @@ _LOGGING: Any = getattr(cv2.utils, "logging", cv2)
 # LOG_LEVEL_SILENT and LOG_LEVEL_ERROR of opencv2/core/utils/logger.defines.hpp.
 _SILENT, _ERRORS = 0, 2
 
+# Without decoding, all that a file holds is read in a moment.
 _CHILD = """
 import sys, cv2
-limit, start = map(int, sys.argv[1:])
+limit, through = map(int, sys.argv[1:])
 video = cv2.VideoCapture(
     sys.stdin.read(), cv2.CAP_FFMPEG,
     [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit],
 )
-if start >= 0:
-    video.set(cv2.CAP_PROP_POS_FRAMES, start)
+count = 0
+if through and video.set(cv2.CAP_PROP_FORMAT, -1):
     while video.grab():
-        pass
+        count += 1
+print(count)
 """
 _CHILD_MARK = "[OPENCV:FFMPEG:"
 
@@ -133,38 +135,45 @@ def open_video(
     return video
 
 
-def ask_ffmpeg(address: str, limit_s: float, *, start: int | None = None) -> str | None:
+def ask_ffmpeg(address: str, limit_s: float) -> str | None:
     """Give FFmpeg's reason for not opening an address or a file, from a process of its own; None if it has none.
 
     OpenCV tells only that it failed; FFmpeg says more, but to a terminal. The address goes through a pipe, since a
     command line can be read by every user of the machine.
-
-    Args:
-        address: It, or a path.
-        limit_s: How long opening it may take, seconds.
-        start: Where it can be opened, the frame from which on it is read to its end; the reason is then its last error.
     """
+    return _in_child(address, limit_s, _WARNING)[1]
+
+
+def read_through(address: str, limit_s: float) -> tuple[int, str | None]:
+    """Read a video to its end without decoding it, as `ask_ffmpeg` does.
+
+    Returns:
+        How many pictures it holds, 0 where that takes too long, and the last error that FFmpeg met.
+    """
+    return _in_child(address, limit_s, _ERROR, through=True)
+
+
+def _in_child(address: str, limit_s: float, level: str, *, through: bool = False) -> tuple[int, str | None]:
     # A program packed with its Python would start itself again.
     if getattr(sys, "frozen", False) or not Path(sys.executable or "").name.startswith("python"):
-        return None
+        return 0, None
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(round(1000 * limit_s)), str(-1 if start is None else start)],
+            [sys.executable, "-c", _CHILD, str(round(1000 * limit_s)), str(int(through))],
             input=address,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             timeout=limit_s + 5,
-            env=os.environ | {_LOG_LEVEL: _WARNING if start is None else _ERROR},
+            env=os.environ | {_LOG_LEVEL: level},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    said = [
-        line.partition("] ")[2].strip() for line in done.stdout.splitlines() if line.startswith(_CHILD_MARK)
-    ]
-    return said[-1] if said else None
+        return 0, None
+    lines = done.stdout.splitlines()
+    said = [line.partition("] ")[2].strip() for line in lines if line.startswith(_CHILD_MARK)]
+    return next((int(line) for line in lines if line.isdecimal()), 0), said[-1] if said else None
 
 
 _change = threading.Condition()

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..address import SCHEMES, redact, remove_secrets, scheme_of
 from ..errors import ImageError, SourceError
 from ..image import read_image
-from .address import SCHEMES, redact, remove_secrets, scheme_of
 from .backlog import Backlog
 from .live import LiveSource
 from .opencv import CaptureDevice, ask_ffmpeg, fourcc_of, open_video

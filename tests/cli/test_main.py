@@ -162,3 +162,25 @@ def test_it_runs_as_an_installed_command_and_as_a_module() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"vit-edge": "vit_edge.cli:main"}
     assert call("models").stdout == call("models", cwd=Path("/")).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("camera", "rtsp://porter:secret@10.0.0.7/1", "model.onnx"),
+        ("camera", "model.onnx", "0", "rtsp://porter:secret@10.0.0.7/1"),
+        ("camera", "model.onnx", "--size", "rtsp:/porter:secret@10.0.0.7/1"),
+        ("classify", "model.onnx", "rtsp://porter:secret@10.0.0.7/1"),
+        ("rtsp://porter:secret@10.0.0.7/1",),
+    ],
+)
+def test_an_address_in_the_wrong_place_is_not_repeated_with_its_credentials(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Arguments are easily swapped or left over, and the message is what one shows to others."""
+    (tmp_path / "model.onnx").write_bytes(colour_model())
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "10.0.0.7" in done.stderr
+    assert "secret" not in done.stderr
+    assert "porter" not in done.stderr

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tests.page.answers import LABELS, ask, connect, count_pictures, get, make_answer, noise
 from vit_edge.errors import OptionError
 from vit_edge.page import PageSink, board, guard, sink
-from vit_edge.runtime import Fan
+from vit_edge.runtime import Answer, Fan
 
 TOKEN = "correct horse / battery & staple"
 
@@ -48,7 +48,12 @@ def test_the_newest_answer_comes_with_its_picture() -> None:
 def test_the_page_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where answers have to be in time, pictures for browsers are what can wait."""
     shown: list[int] = []
-    monkeypatch.setattr(PageSink, "show", lambda self, answer: bool(shown.append(answer.frame)) or True)
+
+    def show(_: object, answer: Answer) -> bool:
+        shown.append(answer.frame)
+        return True
+
+    monkeypatch.setattr(PageSink, "show", show)
     with Fan([PageSink(port=0)], relief=lambda: 5) as fan:
         assert all(fan.show(make_answer(place)) for place in range(5))
     assert shown == [0]

@@ -228,8 +228,13 @@ def test_a_signal_while_sinks_are_opened_closes_those_that_are() -> None:
 def test_windows_and_recordings_give_way(sink: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """They draw, which takes longest of all that is not an answer."""
     shown: list[int] = []
+
+    def show(_: object, answer: Answer) -> bool:
+        shown.append(answer.frame)
+        return True
+
     monkeypatch.setattr(sink, "__enter__", lambda self: self)
-    monkeypatch.setattr(sink, "show", lambda self, answer: bool(shown.append(answer.frame)) or True)
+    monkeypatch.setattr(sink, "show", show)
     with Fan([sink("x.mp4")], relief=lambda: 5) as fan:
         assert all(fan.show(answer(frame=place)) for place in range(5))
     assert shown == [0]

@@ -19,6 +19,7 @@ from .compile import compile_
 from .demo import demo
 from .doctor import doctor
 from .export import export
+from .hiding import Command, Group, hide
 from .info import info, models
 from .serve import complete
 from .train import train
@@ -28,6 +29,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="vit-edge",
+    cls=Group,
     help="Take a Vision Transformer from PyTorch to a small device, fast and provably intact.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,7 +53,7 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
 )
 for _command in _COMMANDS:
     # A function's name gives way to Python's own names by an underscore.
-    app.command(_command.__name__.rstrip("_"))(_command)
+    app.command(_command.__name__.rstrip("_"), cls=Command)(_command)
 
 # Which extra brings a module that may be absent.
 _EXTRAS = {
@@ -129,5 +131,5 @@ def main() -> None:
 
 
 def _fail(sentence: str, *, status: int) -> None:
-    typer.echo(f"error: {sentence}", err=True)
+    typer.echo(f"error: {hide(sentence, sys.argv[1:])}", err=True)
     sys.exit(status)

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from .hiding import hide
+
 Moved = TypeVar("Moved")
 Result = TypeVar("Result")
 
@@ -186,7 +188,7 @@ def answer(line: str) -> None:
 def note(line: str, *, quiet: bool = False) -> None:
     """Say something on stderr, beside the answers on stdout."""
     if not quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(hide(line, sys.argv[1:]), file=sys.stderr, flush=True)
 
 
 def _lines(title: str, *, total: int, unit: str) -> Callable[..., None]:

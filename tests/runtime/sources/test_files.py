@@ -211,8 +211,8 @@ def test_a_server_that_dies_within_a_video_is_an_error(tmp_path: Path) -> None:
         pytest.param(
             ("-vf", "select='not(mod(n,3))'", "-fps_mode", "vfr", "-t", "3", "uneven.mkv"), id="uneven"
         ),
-        # Frames before the first are there to be decoded, not to be shown.
-        pytest.param(("-ss", "3.3", "-c", "copy", "trimmed.mp4"), id="trimmed"),
+        # Frames before the first are there to be decoded, not to be shown: here more than a second of them.
+        pytest.param(("-ss", "6.4", "-t", "3", "-c", "copy", "trimmed.mp4"), id="trimmed"),
     ],
 )
 def test_a_whole_video_ends_without_a_word(

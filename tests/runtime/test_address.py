@@ -6,7 +6,7 @@ import pytest
 
 from vit_edge.errors import SourceError
 from vit_edge.runtime import Capture, open_source
-from vit_edge.runtime.sources.address import redact, redact_pipeline, remove_secrets
+from vit_edge.runtime.address import redact, redact_pipeline, remove_secrets
 
 
 @pytest.mark.parametrize(
