@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from vit_edge.training import (
     Epoch,
     ImageSet,
     Recipe,
+    Step,
     decode,
     evaluate,
     fit,
@@ -170,15 +171,39 @@ def test_a_loss_that_is_no_number_stops_with_step_and_cause(
     assert not (tmp_path / "run" / BEST).exists()
 
 
-def test_what_sets_places_does_not_decay() -> None:
+@pytest.mark.parametrize("clip_norm", [0.01, 1e6])
+def test_the_gradient_is_clipped_as_a_whole(
+    sets: tuple[ImageSet, ImageSet], tmp_path: Path, clip_norm: float
+) -> None:
+    """One bad batch must not throw the weights; one that is fine is left alone."""
+    model, norms = new_model(CONFIG, seed=0), list[float]()
+
+    def look(step: Step) -> None:
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+
+    recipe = replace(RECIPE, epochs=1, clip_norm=clip_norm)
+    list(fit(model, *sets, labels=LABELS, recipe=recipe, run=open_run(tmp_path / "run"), on_step=look))
+    assert len(norms) == 3
+    if clip_norm < 1:
+        assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+    else:
+        assert min(norms) > 0.1
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_what_sets_places_does_not_decay(distilled: bool) -> None:
     """Decay of norms and biases costs accuracy; of matrices it is what AdamW is for."""
-    model = new_model(CONFIG, seed=0)
+    model = new_model(replace(CONFIG, distilled=distilled), seed=0)
     groups = parameter_groups(model, RECIPE)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     still = {names[id(one)] for group in groups if group["weight_decay"] == 0 for one in group["params"]}
     moving = {names[id(one)] for group in groups if group["weight_decay"] == 0.05 for one in group["params"]}
     assert {"cls_token", "pos_embed", "norm.weight", "head.bias", "blocks.0.norm1.bias"} <= still
     assert {"head.weight", "patch_embed.proj.weight", "blocks.1.attn.qkv.weight"} <= moving
+    if distilled:
+        assert {"dist_token", "head_dist.bias"} <= still
+        assert "head_dist.weight" in moving
     assert len(still) + len(moving) == len(names)
 
 

@@ -112,6 +112,36 @@ def test_the_loss_of_mixed_images_is_the_mixed_loss() -> None:
     torch.testing.assert_close(losses(logits, targets, recipe=recipe, mix=mix), expected)
 
 
+def test_smoothing_gives_all_classes_a_share() -> None:
+    """Szegedy et al. 2016, section 7: the right class keeps what it does not give up, and its even share of that."""
+    logits, targets = torch.tensor([[2.0, -1.0, 0.5, 0.0]]), torch.tensor([2])
+    logs = [value - math.log(sum(map(math.exp, logits[0].tolist()))) for value in logits[0].tolist()]
+    for smoothing in (0.0, 0.3):
+        expected = -(1 - smoothing) * logs[2] - smoothing * sum(logs) / 4
+        recipe = replace(RECIPE, label_smoothing=smoothing)
+        assert float(losses(logits, targets, recipe=recipe)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_soft_distillation_is_the_divergence_at_its_temperature() -> None:
+    """Hinton et al. 2015, section 2: softened, times T², beside the loss of the right answer."""
+    student, teacher = [1.0, 0.0, -2.0], [0.5, 2.0, -1.0]
+
+    def softened(logits: list[float], temperature: float) -> list[float]:
+        powers = [math.exp(value / temperature) for value in logits]
+        return [power / sum(powers) for power in powers]
+
+    for temperature in (1.0, 4.0):
+        mine, theirs = softened(student, temperature), softened(teacher, temperature)
+        divergence = sum(p * math.log(p / q) for p, q in zip(theirs, mine, strict=True))
+        plain = -math.log(softened(student, 1.0)[0])
+        recipe = replace(RECIPE, distillation="soft", temperature=temperature, label_smoothing=0.0)
+        assert recipe.distillation_weight == 0.5
+        got = losses(
+            torch.tensor([student]), torch.tensor([0]), recipe=recipe, teacher=torch.tensor([teacher])
+        )
+        assert float(got) == pytest.approx(0.5 * plain + 0.5 * temperature**2 * divergence, rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_a_student_that_answers_like_its_teacher_has_no_more_to_learn_of_it(kind: str) -> None:
     """The teacher's part of the loss is least where the answers are the same."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from vit_edge.data import Sample, class_folders, labelled_images
 from vit_edge.errors import DataError, OptionError, TrainingError
@@ -222,6 +223,55 @@ def test_half_of_the_images_are_mirrored_and_only_by_choice() -> None:
         seen[flip] = int((changed[:, 0, 0, 0] > 0).sum())
     assert seen[False] == 0
     assert 16 < seen[True] < 48
+
+
+def changed_alone(recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Change 60 copies of a picture of the network's size: give it and them, (copies, 3, height, width) int64."""
+    image = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    augment = Augment(recipe, PREPROCESSING, cropped=True)
+    copies = [augment(image, epoch=1, place=place).numpy() for place in range(60)]
+    return image.transpose(2, 0, 1).astype(np.int64), np.stack(copies).astype(np.int64)
+
+
+def test_each_change_is_made_by_itself() -> None:
+    """An option that does nothing is believed to have been tried."""
+    for recipe in (Recipe(augment="trivial"), Recipe(augment="rand")):
+        plain, copies = changed_alone(recipe)
+        assert np.mean([(copy != plain).any() for copy in copies]) > 0.5
+    plain, copies = changed_alone(Recipe(augment="none"))
+    assert (copies == plain).all()
+
+
+def test_a_larger_magnitude_changes_more() -> None:
+    """Otherwise it is a number that nobody listens to."""
+    moved_by = []
+    for magnitude in (1, 9, 27):
+        plain, copies = changed_alone(Recipe(augment="rand", magnitude=magnitude))
+        moved_by.append(np.abs(copies - plain).mean())
+    assert 1.2 * moved_by[0] < moved_by[1]
+    assert 1.2 * moved_by[1] < moved_by[2]
+
+
+def test_erasing_fills_a_rectangle_of_its_share_of_images() -> None:
+    """Zhong et al. 2020; with the mean, which the network sees as nothing."""
+    plain, copies = changed_alone(Recipe(augment="none", erasing=0.5))
+    fill = np.array([round(255 * mean) for mean in PREPROCESSING.mean])
+    erased = 0
+    for copy in copies:
+        rows, columns = np.nonzero((copy != plain).any(axis=0))
+        if len(rows):
+            erased += 1
+            window = copy[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert (window == fill[:, None, None]).all()
+    assert 15 < erased < 45
+
+
+def test_half_of_the_images_are_mirrored_without_shifts_too() -> None:
+    """The other policies mirror by torchvision, and nothing else of the picture moves."""
+    plain, copies = changed_alone(Recipe(augment="none", flip=True))
+    mirrored = [(copy == plain[:, :, ::-1]).all() for copy in copies]
+    assert 15 < sum(mirrored) < 45
+    assert all((copy == plain).all() for copy, other in zip(copies, mirrored, strict=True) if not other)
 
 
 def test_an_image_is_changed_alike_whoever_loads_it() -> None:
