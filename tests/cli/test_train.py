@@ -12,13 +12,18 @@ import pytest
 import torch
 
 from vit_edge import __version__
-from vit_edge.checkpoint import load_checkpoint
+from vit_edge.checkpoint import load_checkpoint, save_checkpoint
 from vit_edge.cli import main
 from vit_edge.cli.train import _workers
+from vit_edge.cli.train_start import open_teacher
 from vit_edge.data import labelled_images
+from vit_edge.errors import TrainingError
+from vit_edge.models import ViT, named
 from vit_edge.runtime.image import read_image
+from vit_edge.runtime.labels import Labels
 from vit_edge.runtime.preprocess import Preprocessing, preprocess
-from vit_edge.training import has_bf16
+from vit_edge.training import Processes, has_bf16, new_model
+from vit_edge.training.start import usual_preprocessing
 
 from ..training.pictures import paint
 from .command import call
@@ -319,6 +324,19 @@ def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
     refused = call("train", stranger, "-o", tmp_path / "no", *SMALL, "--teacher", best)
     assert refused.returncode == 1
     assert "the teacher does not know 'sky'" in refused.stderr
+
+
+def test_a_teacher_that_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is mostly the largest network of the run."""
+    labels, preprocessing = Labels.of(["blue", "red"]), usual_preprocessing((8, 8), mean="0.5", std="0.5")
+    model = new_model(named("vit_mini_patch4_32", classes=2, image_size=8), seed=0)
+    save_checkpoint(tmp_path / "teacher.safetensors", model, labels=labels, preprocessing=preprocessing)
+    # A real allocator's words.
+    monkeypatch.setattr(ViT, "to", lambda *arguments: torch.empty(1 << 60, dtype=torch.uint8))
+    with pytest.raises(
+        TrainingError, match=r"memory ran out while bringing the teacher to .*; take a smaller"
+    ):
+        open_teacher(str(tmp_path / "teacher.safetensors"), labels, Processes())
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,19 @@
 """``vit-edge train``: from a folder of images to a checkpoint."""
 
 import datetime
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import __version__
-from ..errors import ModelError, OptionError
+from ..errors import OptionError
 from . import options as shared
-from . import train_data
+from . import train_data, train_start
 from .progress import note, progress
 
 if TYPE_CHECKING:
-    from ..runtime.labels import Labels
-    from ..training import Processes, Start, Step, Teacher
+    from ..training import Step
 
 # What works where nothing is said: a new network, one that is fine-tuned, and a head alone on frozen features.
 _SCRATCH: dict[str, Any] = {
@@ -249,7 +247,7 @@ def train(
             "distillation": "none" if teacher is None else distillation,
             "distillation_weight": distillation_weight,
             "temperature": temperature,
-            **(_grids(target or "openvino") if qat else {}),
+            **(train_start.grids(target or "openvino") if qat else {}),
             "precision": precision,
             "compile": compile_,
             "seed": seed,
@@ -264,7 +262,7 @@ def train(
     quiet = quiet or not processes.first
     found = train_data.find(data, val, share=val_share, seed=seed, quiet=quiet)
     classes = found.labels
-    begun = _start(
+    begun = train_start.open_network(
         start,
         model or "vit_mini_patch4_32",
         classes,
@@ -286,7 +284,7 @@ def train(
     note(f"training {begun.told}", quiet=quiet)
     if precision == "float32" and has_bf16(processes.device):
         note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
-    learned = None if teacher is None else _teacher(teacher, classes, processes)
+    learned = None if teacher is None else train_start.open_teacher(teacher, classes, processes)
     ready = train_data.read(found, preprocessing, whole=recipe.crops, skip_broken=skip_broken, quiet=quiet)
     training_set, validation_set = ready.training, ready.validation
     if processes.first:
@@ -346,16 +344,6 @@ def train(
         )
 
 
-def _grids(name: str) -> dict[str, Any]:
-    """Give what a recipe says of the grids that an export for a target lays."""
-    from ..export.targets import target
-
-    device = target(name)
-    if device.recipe == "float16":
-        raise OptionError(f"{name} computes in float16, which needs no training for it; leave out --qat")
-    return {"quantize": True, "symmetric": device.symmetric, "weight_bits": device.weight_bits}
-
-
 # Beside the process that trains: for images in memory, and the most for those that are read and decoded.
 _WORKERS, _READERS = 2, 8
 
@@ -380,52 +368,3 @@ def _told(step: "Step") -> str:
         f"epoch {step.epoch}, loss {step.loss:.3f}, rate {step.learning_rate:.1e}, "
         f"{step.images_per_second:.0f} images/s, {left} left"
     )
-
-
-def _start(
-    source: str | None,
-    model: str,
-    classes: "Labels",
-    *,
-    image_size: int | None,
-    mean: str | None,
-    std: str | None,
-    heads: int | None,
-    labels: Path | None,
-    distilled: bool,
-    seed: int,
-) -> "Start":
-    from ..models import named
-    from ..runtime.labels import Labels
-    from ..training import open_start, start_from, start_new
-    from ..training.start import usual_preprocessing
-
-    try:
-        if source is not None:
-            known = None if labels is None else Labels.read(labels)
-            checkpoint, preprocessing = open_start(
-                source, image_size=image_size, mean=mean, std=std, heads=heads, labels=known
-            )
-            return start_from(checkpoint, classes, preprocessing, seed=seed, distilled=distilled)
-        config = replace(named(model, classes=len(classes), image_size=image_size), distilled=distilled)
-        preprocessing = usual_preprocessing(config.image_size, mean=mean or "0.5", std=std or "0.5")
-    except ModelError as error:
-        raise OptionError(str(error)) from error
-    return start_new(config, preprocessing, seed=seed)
-
-
-def _teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher":
-    from ..checkpoint import load_checkpoint
-    from ..training import Teacher, class_places
-    from ..training.memory import enough_memory
-
-    checkpoint = load_checkpoint(source)
-    if checkpoint.labels is None or checkpoint.preprocessing is None:
-        raise OptionError(
-            f"the teacher {source} does not say its labels and preprocessing; give a checkpoint that vit-edge, timm or "
-            "transformers saved, as `vit-edge train --from` makes one"
-        )
-    places = class_places(checkpoint.labels, classes)
-    with enough_memory(f"bringing the teacher to {processes.device}", advice="take a smaller one"):
-        model = checkpoint.model.to(processes.device)
-    return Teacher(model, checkpoint.preprocessing, places)
