@@ -46,7 +46,7 @@ STATIC = "--target qnn --min-agreement 0 --max-drift 100"
 FEW = 500
 TEACHER = f"{USUAL} --image-size 64 --epochs 6 --batch-size 32"
 STUDENT = f"{USUAL} --epochs {{epochs}}"
-TAUGHT = 40
+TAUGHT = 30
 
 
 def main() -> None:
