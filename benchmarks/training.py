@@ -26,7 +26,7 @@ from vit_edge.training import METRICS
 WANTED = 1.0
 
 # Of ImageNet: a few passes over them take minutes.
-PHOTOS = 400
+PHOTOS = 200
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the folder of model and data")
-    parser.add_argument("--images", type=int, default=400, help="images per class of CIFAR-10")
+    parser.add_argument("--images", type=int, default=200, help="images per class of CIFAR-10")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each process, two at least")
     parser.add_argument("--precision", default="float32,bf16", help="bf16 where the processor has it")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
