@@ -39,7 +39,7 @@ USUAL = "--val-share 0.04 --flip"
 # Half an hour is short: what keeps a long run from learning by heart would only slow this one down.
 SCRATCH = f"{USUAL} --augment shift --mixup 0 --drop-path 0 --batch-size 128 --lr 0.002 --epochs 28"
 FROZEN = "--val-share 0.04 --freeze --augment none --epochs 30 --batch-size 256"
-TUNED = f"{USUAL} --image-size 96 --epochs 2 --batch-size 64 --lr 0.0003"
+TUNED = f"{USUAL} --image-size 96 --epochs 4 --batch-size 64 --lr 0.0003"
 QAT = f"{USUAL} --qat --target qnn --epochs 2 --batch-size 128"
 STATIC = "--target qnn --min-agreement 0 --max-drift 100"
 
