@@ -452,10 +452,7 @@ def test_a_machine_without_a_compiler_is_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 # torch's compiler imports both, in an order of its own.
-@pytest.mark.filterwarnings(
-    "ignore:The distutils package is deprecated:DeprecationWarning",
-    "ignore:Distutils was imported:UserWarning",
-)
+@pytest.mark.filterwarnings("ignore:.*[Dd]istutils")
 def test_a_compiled_network_learns_the_same(sets: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
     """torch.compile is a matter of speed."""
     losses = []

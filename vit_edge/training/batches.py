@@ -122,9 +122,14 @@ def batches(
     with worker_errors():
         with _without_opencv_threads():
             loaded = iter(loader)
-        for number, (images, targets) in enumerate(loaded, start=start):
-            low, high = parts[number]
-            yield Batch(images, targets, mine[number], low, float(high > low), len(wholes[number]))
+        try:
+            for number, (images, targets) in enumerate(loaded, start=start):
+                low, high = parts[number]
+                yield Batch(images, targets, mine[number], low, float(high > low), len(wholes[number]))
+        finally:
+            # An error's traceback would keep them; and as long as torch watches them, the death of one raises anywhere.
+            if workers:
+                loaded._shutdown_workers()  # type: ignore[attr-defined]
 
 
 @contextmanager
