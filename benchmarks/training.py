@@ -124,3 +124,7 @@ def called(*arguments: str) -> str:
     if done.returncode:
         sys.exit(f"{shlex.join(command)} failed:\n{done.stderr}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    main()

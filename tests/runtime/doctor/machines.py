@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -44,9 +46,7 @@ def examined(
         before: What the process does to itself before it starts.
     """
     folders = [str(first)] if first else []
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([*folders, str(Path(vit_edge.__file__).parents[1])])
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*folders, _package_alone().name])}
     module, name = part.split(".")
     script = _EXAMINE.format(module=module, part=name)
     done = subprocess.run(
@@ -69,6 +69,14 @@ def examined(
         assert ". " not in finding["cure"], finding
         assert "\n" not in finding["found"] + finding["cure"], finding
     return {finding["id"]: finding for finding in findings}
+
+
+@cache
+def _package_alone() -> TemporaryDirectory[str]:
+    """Make a folder that holds the package and nothing else, as what is installed beside it would be found with it."""
+    folder = TemporaryDirectory()
+    (Path(folder.name) / "vit_edge").symlink_to(Path(vit_edge.__file__).parent, target_is_directory=True)
+    return folder
 
 
 def cured(cure: str) -> bool:
