@@ -171,7 +171,7 @@ def servers(size: tuple[int, int]) -> Iterator[tuple[str, str, AbstractContextMa
         return
     yield "MJPEG over RTSP", "{url}", rtsp_server(size=size, fps=FPS, codec="jpeg"), "< 1.50"
     # FFmpeg's parser puts a picture of H.264 out when the next one begins: a thirtieth of a second that is not ours.
-    yield "H.264 over RTSP", "{url}", rtsp_server(size=size, fps=FPS), ""
+    yield "H.264 over RTSP", "{url}", rtsp_server(size=size, fps=FPS), "< 1.50"
     if cv2.CAP_GSTREAMER in cv2.videoio_registry.getBackends():
         yield "H.264 through GStreamer", H264_PIPELINE, rtsp_server(size=size, fps=FPS), "< 1.50"
 

@@ -175,10 +175,8 @@ class Attention(nn.Module):
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend as eq. 6 and 7 are written, (batch, heads, tokens, width) each, with products and a softmax."""
-    shares = torch.softmax(
-        (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1
-    )  # (batch, heads, tokens, tokens)
-    return shares @ v
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (batch, heads, tokens, tokens)
+    return torch.softmax(scores, dim=-1) @ v
 
 
 class MLP(nn.Module):

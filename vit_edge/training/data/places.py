@@ -164,7 +164,9 @@ def _opened(request: urllib.request.Request) -> http.client.HTTPResponse:
 
 def _patiently(ask: Callable[[], Result], name: str) -> Result:
     """Ask a server, again after a while where it is busy or out of reach, or the line was cut in its answer."""
-    for tried in itertools.count(1):
+    tried = 0
+    while True:
+        tried += 1
         try:
             return ask()
         except urllib.error.HTTPError as error:
@@ -179,4 +181,3 @@ def _patiently(ask: Callable[[], Result], name: str) -> Result:
                     f"{name} cannot be had ({reason}); check the address and the network"
                 ) from error
         time.sleep(_WAIT_S * 2.0**tried)
-    raise AssertionError
