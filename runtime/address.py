@@ -9,6 +9,9 @@ SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "
 HIDDEN = "…"
 """What stands where something secret was."""
 
+# A secret of fewer letters is looked for where no letter stands beside it.
+_SHORT = 4
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 # How a mistyped one begins: its scheme, and whatever of ``://`` is there.
@@ -101,7 +104,11 @@ def redact_pipeline(pipeline: str) -> str:
 
 
 def remove_secrets(text: str, address: str) -> str:
-    """Take out of another program's words whatever of an address is secret."""
+    """Take out of another program's words whatever of an address is secret.
+
+    >>> remove_secrets("tcp://10.0.0.7?timeout=0: no user me (me:secret)", "rtsp://me:secret@10.0.0.7/1")
+    'tcp://10.0.0.7?timeout=0: no user … (…)'
+    """
     text = text.replace(address, redact(address))
     found = _SCHEME.fullmatch(address)
     secret = found[2].rpartition("@")[0] if found else ""
@@ -112,7 +119,9 @@ def remove_secrets(text: str, address: str) -> str:
     if found and _has_key(found[1]):
         parts.add(path.rstrip("/").partition("/")[2].rpartition("/")[2])
     for part in sorted({*parts, *map(unquote, parts)} - {""}, key=len, reverse=True):
-        text = text.replace(part, HIDDEN)
+        # A short one stands within many words.
+        alone = r"(?<![A-Za-z]){}(?![A-Za-z])" if len(part) < _SHORT else "{}"
+        text = re.sub(alone.format(re.escape(part)), HIDDEN, text)
     return text
 
 
