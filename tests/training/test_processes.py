@@ -69,7 +69,7 @@ def train(folder: Path, run: Path, *, stop_at: int = 0) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     seen = [
         place
-        for batch in batches(sets[0], RECIPE, epoch=1, rank=int(rank), world=world)
+        for batch in batches(sets[0], RECIPE, epochs=[1], rank=int(rank), world=world)
         if batch.weight
         for place in batch.places.tolist()
     ]

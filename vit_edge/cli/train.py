@@ -210,6 +210,7 @@ def train(
         has_bf16,
         left_out,
         open_run,
+        worker_errors,
         write_config,
     )
 
@@ -307,7 +308,9 @@ def train(
         )
     done = 0
     steps = recipe.epochs * -(-len(training_set) // recipe.batch_size)
-    with progress("Training", total=steps, unit="steps", quiet=quiet) as advance, Report(run) as report:
+    shown = progress("Training", total=steps, unit="steps", quiet=quiet)
+    # Workers live while an epoch is told of, too.
+    with worker_errors(), shown as advance, Report(run) as report:
 
         def on_step(step: "Step") -> None:
             nonlocal done

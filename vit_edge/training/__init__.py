@@ -1,5 +1,6 @@
 """Training: from a folder of images to a checkpoint."""
 
+from .batches import worker_errors
 from .evaluate import evaluate
 from .fit import fit
 from .images import (
@@ -53,5 +54,6 @@ __all__ = [
     "split",
     "start_from",
     "start_new",
+    "worker_errors",
     "write_config",
 ]

@@ -1,10 +1,11 @@
 """Training batches: which images, who loads them, and what of each batch a process has."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -79,20 +80,20 @@ def batches(
     examples: Examples,
     recipe: Recipe,
     *,
-    epoch: int,
+    epochs: Iterable[int],
     start: int = 0,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
     pinned: bool = False,
-) -> Iterator[Batch]:
-    """Give the batches of an epoch.
+) -> Generator[Batch, None, None]:
+    """Give the batches of epochs, one after the other; while an epoch ends, the next one's images are loaded already.
 
     Args:
         examples: The training images.
         recipe: Its `batch_size`, `seed` and changes to images.
-        epoch: From 1; another epoch has another order.
-        start: The batch to begin with, where earlier ones are done.
+        epochs: From 1; another epoch has another order.
+        start: The batch of the first epoch to begin with, where earlier ones are done.
         rank: Which process this is.
         world: Of how many.
         workers: How many processes load and change images beside this one; 0 does it here.
@@ -101,16 +102,10 @@ def batches(
     Raises:
         TrainingError: An image can no longer be read, or a worker died; see `worker_errors` for the latter.
     """
-    places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
-    wholes = [places[first : first + recipe.batch_size] for first in range(0, len(places), recipe.batch_size)]
-    parts = [part(len(whole), rank=rank, world=world) for whole in wholes]
-    # Every process takes part in every step: one without images of its own computes one that does not count.
-    mine = [
-        whole[low:high] if high > low else whole[:1] for whole, (low, high) in zip(wholes, parts, strict=True)
-    ]
+    ahead, now = itertools.tee(_plan(examples, recipe, epochs, start=start, rank=rank, world=world))
     loader: DataLoader[Any] = DataLoader(
-        _Changed(examples, Augment(recipe, examples.preprocessing, cropped=examples.cropped), epoch),
-        batch_sampler=[chosen.tolist() for chosen in mine[start:]],
+        _Changed(examples, Augment(recipe, examples.preprocessing, cropped=examples.cropped)),
+        batch_sampler=([(share.epoch, place) for place in share.places.tolist()] for share in ahead),
         num_workers=workers,
         collate_fn=_collate,
         # It draws a seed that nobody uses; from the generator of all, that would change what others draw.
@@ -123,13 +118,37 @@ def batches(
         with _without_opencv_threads():
             loaded = iter(loader)
         try:
-            for number, (images, targets) in enumerate(loaded, start=start):
-                low, high = parts[number]
-                yield Batch(images, targets, mine[number], low, float(high > low), len(wholes[number]))
+            for (images, targets), share in zip(loaded, now, strict=True):
+                yield Batch(images, targets, share.places, share.first, share.weight, share.whole)
         finally:
             # An error's traceback would keep them; and as long as torch watches them, the death of one raises anywhere.
             if workers:
                 loaded._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Share(NamedTuple):
+    """What a process has of a batch: which images, and the rest as in `Batch`."""
+
+    epoch: int
+    places: NDArray[np.int64]
+    first: int
+    weight: float
+    whole: int
+
+
+def _plan(
+    examples: Examples, recipe: Recipe, epochs: Iterable[int], *, start: int, rank: int, world: int
+) -> Iterator[_Share]:
+    size = recipe.batch_size
+    for epoch in epochs:
+        places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
+        for begin in range(start * size, len(places), size):
+            whole = places[begin : begin + size]
+            low, high = part(len(whole), rank=rank, world=world)
+            # Every process takes part in every step: one without images of its own computes one that does not count.
+            mine = whole[low:high] if high > low else whole[:1]
+            yield _Share(epoch, mine, low, float(high > low), len(whole))
+        start = 0
 
 
 @contextmanager
@@ -173,14 +192,15 @@ def part(count: int, *, rank: int, world: int) -> tuple[int, int]:
 
 
 class _Changed(Dataset[tuple[Tensor, int]]):
-    """Images as an epoch sees them."""
+    """Images as an epoch sees them, found by the epoch and their place."""
 
-    def __init__(self, examples: Examples, augment: Augment, epoch: int) -> None:
-        self._examples, self._augment, self._epoch = examples, augment, epoch
+    def __init__(self, examples: Examples, augment: Augment) -> None:
+        self._examples, self._augment = examples, augment
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, place = key
         image, target = self._examples.example(place)
-        return self._augment(image, epoch=self._epoch, place=place), target
+        return self._augment(image, epoch=epoch, place=place), target
 
 
 def _collate(examples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The training loop's front: what it takes, what it promises."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from ..models import ViT
@@ -28,7 +28,7 @@ def fit(
     save_every_s: float = 300.0,
     on_step: Callable[[Step], None] = lambda step: None,
     on_features: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, None]:
     """Train a network, in place.
 
     AdamW (Loshchilov and Hutter 2019), a linear warm-up, then a cosine to 0, a clipped gradient, and what the recipe
@@ -54,6 +54,9 @@ def fit(
     Yields:
         Each epoch as it ends, its files written. The best has the highest validation accuracy; where two have
         the same, the lower validation loss.
+
+    Processes that load images live as long as the run, so that torch may tell of a death between two epochs as well,
+    in the middle of what the caller does: `worker_errors` around the loop makes a sentence of it.
 
     Raises:
         TrainingError: The loss or the gradient is no longer a number, memory is short, a file cannot be written, or the

@@ -1,6 +1,6 @@
 """The features of a frozen network, computed once: what is trained on them is its head alone (a linear probe)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -95,13 +95,17 @@ def hold(
     return Held(features, torch.from_numpy(np.asarray(images.targets, np.int64)).to(device), images.shards)
 
 
-def held_batches(held: Held, recipe: Recipe, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """Give the batches of an epoch, as `batches` does, with features in the place of images."""
-    places = order(recipe.seed, epoch, len(held.targets), shards=held.shards)
-    for first in range(start * recipe.batch_size, len(places), recipe.batch_size):
-        chosen = places[first : first + recipe.batch_size]
-        index = torch.from_numpy(chosen).to(held.targets.device)
-        yield Batch(held.features[index], held.targets[index], chosen, 0, 1.0, len(chosen))
+def held_batches(
+    held: Held, recipe: Recipe, *, epochs: Iterable[int], start: int = 0
+) -> Generator[Batch, None, None]:
+    """Give the batches of epochs, as `batches` does, with features in the place of images."""
+    for epoch in epochs:
+        places = order(recipe.seed, epoch, len(held.targets), shards=held.shards)
+        for first in range(start * recipe.batch_size, len(places), recipe.batch_size):
+            chosen = places[first : first + recipe.batch_size]
+            index = torch.from_numpy(chosen).to(held.targets.device)
+            yield Batch(held.features[index], held.targets[index], chosen, 0, 1.0, len(chosen))
+        start = 0
 
 
 def evaluate_held(model: ViT, held: Held) -> tuple[float, float]:

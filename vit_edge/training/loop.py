@@ -2,7 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,7 @@ class Run:
         save_every_s: float,
         on_step: Callable[[Step], None],
         on_features: Callable[[int, int], None],
-    ) -> Iterator[Epoch]:
+    ) -> Generator[Epoch, None, None]:
         """Train, and give each epoch as it ends; the arguments are those of `fit`."""
         recipe = self._recipe
         sets = self._training, self._validation
@@ -104,36 +106,19 @@ class Run:
         if first <= recipe.epochs:
             self._hold(on_features)
         started = time.monotonic()
-        for number in range(first, recipe.epochs + 1):
-            epoch_started, done_before = time.monotonic(), self._place["step"]
-            # Only where an epoch begins: one that is gone on with keeps its grids.
-            if recipe.quantize and not done_before:
-                _lay_grids(self._model, self._training)
-            rate = self._train(number, asked, save_every_s, on_step)
-            seen = len(self._training) - done_before * recipe.batch_size
-            pace = seen / (time.monotonic() - epoch_started)
-            if recipe.quantize:
-                # As an export of these very weights would lay them. Those to train on are measured anew in any case.
-                _lay_grids(self._answering, self._training)
-            val_loss, val_accuracy = self._evaluate()
-            improved = (val_accuracy, -val_loss) > self._best
-            if improved:
-                self._best = (val_accuracy, -val_loss)
-            epoch = Epoch(
-                epoch=number,
-                epochs=recipe.epochs,
-                loss=self._loss / len(self._training),
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
-                learning_rate=rate,
-                images_per_second=pace,
-                seconds_left=(time.monotonic() - started) / (number - first + 1) * (recipe.epochs - number),
-                best=improved,
-            )
-            self._loss = 0.0
-            self._place = {"epoch": number + 1, "step": 0}
-            self._write(epoch, asked)
-            yield epoch
+        # While a run goes on its workers live, and the death of one is told of wherever this process is at that moment.
+        with closing(self._batches(range(first, recipe.epochs + 1))) as stream, worker_errors():
+            for number in range(first, recipe.epochs + 1):
+                epoch_started, done_before = time.monotonic(), self._place["step"]
+                # Only where an epoch begins: one that is gone on with keeps its grids.
+                if recipe.quantize and not done_before:
+                    _lay_grids(self._model, self._training)
+                left = islice(stream, self._steps - done_before)
+                rate = self._train(left, number, asked, save_every_s, on_step)
+                seen = len(self._training) - done_before * recipe.batch_size
+                pace = seen / (time.monotonic() - epoch_started)
+                more = (recipe.epochs - number) / (number - first + 1)
+                yield self._finish(number, asked, rate=rate, pace=pace, started=started, more=more)
 
     @property
     def _answering(self) -> ViT:
@@ -181,14 +166,14 @@ class Run:
             return evaluate_held(self._answering, held)
         return evaluate(self._answering, self._validation, processes=self._processes)
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _batches(self, epochs: Iterable[int]) -> Generator[Batch, None, None]:
         start, held = self._place["step"], self._held[0]
         if held is not None:
-            return held_batches(held, self._recipe, epoch=epoch, start=start)
+            return held_batches(held, self._recipe, epochs=epochs, start=start)
         return batches(
             self._training,
             self._recipe,
-            epoch=epoch,
+            epochs=epochs,
             start=start,
             rank=self._processes.rank,
             world=self._processes.world,
@@ -197,43 +182,73 @@ class Run:
         )
 
     def _train(
-        self, epoch: int, asked: dict[str, str], save_every_s: float, on_step: Callable[[Step], None]
+        self,
+        left: Iterable[Batch],
+        epoch: int,
+        asked: dict[str, str],
+        save_every_s: float,
+        on_step: Callable[[Step], None],
     ) -> float:
-        """Go through the rest of an epoch's images, in place; give the last learning rate."""
+        """Go through what is left of an epoch's batches, in place; give the last learning rate."""
         self._called.train()
         recipe, total = self._recipe, self._steps * self._recipe.epochs
         started = saved = time.monotonic()
         seen, rate = 0, 0.0
-        # A worker that dies is told of wherever this process is at that moment.
-        with worker_errors():
-            for batch in self._batches(epoch):
-                step = self._steps * (epoch - 1) + self._place["step"]
-                rate = learning_rate(step, steps=total, recipe=recipe)
-                loss = self._learner.step(batch, epoch=epoch, step=step, rate=rate, total=total)
-                if self._average is not None:
-                    self._average.update(self._model, step=step)
-                # The first process's clock decides for all of them.
-                due = self._processes.first and time.monotonic() - saved >= save_every_s
-                loss, saves = self._processes.sum(loss, float(due))
-                self._loss += loss
-                self._place["step"] += 1
-                seen += batch.whole
-                taken = time.monotonic() - started
-                on_step(
-                    Step(
-                        step=step + 1,
-                        steps=total,
-                        epoch=epoch,
-                        loss=loss / batch.whole,
-                        learning_rate=rate,
-                        images_per_second=seen / taken,
-                        seconds_left=taken / seen * recipe.batch_size * (total - step - 1),
-                    )
+        for batch in left:
+            step = self._steps * (epoch - 1) + self._place["step"]
+            rate = learning_rate(step, steps=total, recipe=recipe)
+            loss = self._learner.step(batch, epoch=epoch, step=step, rate=rate, total=total)
+            if self._average is not None:
+                self._average.update(self._model, step=step)
+            # The first process's clock decides for all of them.
+            due = self._processes.first and time.monotonic() - saved >= save_every_s
+            loss, saves = self._processes.sum(loss, float(due))
+            self._loss += loss
+            self._place["step"] += 1
+            seen += batch.whole
+            taken = time.monotonic() - started
+            on_step(
+                Step(
+                    step=step + 1,
+                    steps=total,
+                    epoch=epoch,
+                    loss=loss / batch.whole,
+                    learning_rate=rate,
+                    images_per_second=seen / taken,
+                    seconds_left=taken / seen * recipe.batch_size * (total - step - 1),
                 )
-                if saves and self._place["step"] < self._steps:
-                    self._save(asked)
-                    saved = time.monotonic()
+            )
+            if saves and self._place["step"] < self._steps:
+                self._save(asked)
+                saved = time.monotonic()
         return rate
+
+    def _finish(
+        self, number: int, asked: dict[str, str], *, rate: float, pace: float, started: float, more: float
+    ) -> Epoch:
+        """Validate what an epoch came to, and write its files."""
+        if self._recipe.quantize:
+            # As an export of these very weights would lay them. Those to train on are measured anew in any case.
+            _lay_grids(self._answering, self._training)
+        val_loss, val_accuracy = self._evaluate()
+        improved = (val_accuracy, -val_loss) > self._best
+        if improved:
+            self._best = (val_accuracy, -val_loss)
+        epoch = Epoch(
+            epoch=number,
+            epochs=self._recipe.epochs,
+            loss=self._loss / len(self._training),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=rate,
+            images_per_second=pace,
+            seconds_left=(time.monotonic() - started) * more,
+            best=improved,
+        )
+        self._loss = 0.0
+        self._place = {"epoch": number + 1, "step": 0}
+        self._write(epoch, asked)
+        return epoch
 
     def _write(self, epoch: Epoch, asked: dict[str, str]) -> None:
         """Write an epoch's files: what can be lost of them at any moment is made again from the state before."""

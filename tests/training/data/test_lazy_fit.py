@@ -62,7 +62,7 @@ def test_crops_are_of_whole_images_whatever_memory_there_is(folder: Path, augmen
     assert isinstance(much.validation, ImageSet)
     assert isinstance(much.training, ImageSet) == (augment == "shift")
     for one, other in zip(
-        batches(much.training, recipe, epoch=2), batches(little.training, recipe, epoch=2), strict=True
+        batches(much.training, recipe, epochs=[2]), batches(little.training, recipe, epochs=[2]), strict=True
     ):
         torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
     assert much.training.example(0)[0].shape == ((8, 8, 3) if augment == "shift" else (10, 12, 3))
@@ -78,7 +78,7 @@ def test_images_of_the_network_s_size_are_kept_for_crops_too(tmp_path: Path) -> 
         kept = drained(prepare(found, at_32, whole=True))[1].training
         assert isinstance(kept, ImageSet)
     lazy = drained(prepare(found, at_32, whole=True, memory_limit=0))[1].training
-    for one, other in zip(batches(kept, recipe, epoch=1), batches(lazy, recipe, epoch=1), strict=True):
+    for one, other in zip(batches(kept, recipe, epochs=[1]), batches(lazy, recipe, epochs=[1]), strict=True):
         torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
     # What is enlarged before the middle is taken has an outside.
     at_40 = replace(at_32, resize=40)
@@ -128,7 +128,7 @@ def test_an_image_that_breaks_during_a_run_is_one_sentence(folder: Path, workers
     for image in folder.glob("red/*.png"):
         image.unlink()
     with pytest.raises(TrainingError) as caught:
-        list(batches(sets.training, RECIPE, epoch=1, workers=workers))
+        list(batches(sets.training, RECIPE, epochs=[1], workers=workers))
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{folder}/red/")
