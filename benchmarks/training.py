@@ -33,9 +33,13 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Job:
-    """What both train: images, a checkpoint to start from or none, images per step, and float32 or bf16."""
+    """What both train: images, a checkpoint to start from or none, images per step, and float32 or bf16.
+
+    Only vit-edge validates, on other images, which does not count.
+    """
 
     data: Path
+    val: Path
     start: Path | None
     batch_size: int
     precision: str
@@ -64,24 +68,26 @@ def main() -> None:
         tiny = options.shared / "models" / "vit_tiny_patch16_224.safetensors"
         photos = folder / "photos"
         imagenet(options.shared, photos)
+        train, test = cifar / "train", cifar / "test"
         print(f"{'':38} {'vit-edge':>9} {'plain':>9}  ratio  wanted {WANTED:.2f}")
         for precision in options.precision.split(","):
             for name, job in (
-                ("mini ViT from scratch, 32 px", Job(cifar / "train", None, 64, precision)),
-                ("ViT-Tiny fine-tuned, 224 px", Job(photos, tiny, 16, precision)),
+                ("mini ViT from scratch, 32 px", Job(train, test, None, 64, precision)),
+                ("ViT-Tiny fine-tuned, 224 px", Job(photos / "train", photos / "val", tiny, 16, precision)),
             ):
                 compare(f"{name}, {precision}", job, options.epochs, options.rounds)
 
 
 def imagenet(shared: Path, folder: Path) -> None:
-    """Copy photographs into a folder per class; for the pace, any ten classes will do."""
+    """Copy photographs to train and to validate on into a folder per class; for the pace, any ten classes will do."""
     paths = sorted((shared / "data" / "imagenet_val800").glob("*/*.JPEG"))
     if not paths:
         sys.exit(f"{shared} lacks the images; name their folder with --shared")
-    for place, path in enumerate(paths[:PHOTOS]):
-        group = folder / str(place % 10)
-        group.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, group / path.name)
+    for part, chosen in (("train", paths[:PHOTOS]), ("val", paths[PHOTOS : PHOTOS + PHOTOS // 10])):
+        for place, path in enumerate(chosen):
+            group = folder / part / str(place % 10)
+            group.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, group / path.name)
 
 
 def compare(name: str, job: Job, epochs: int, rounds: int) -> None:
@@ -103,7 +109,8 @@ def our_pace(job: Job, epochs: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         values = ["--mean", "0.5", "--std", "0.5"] if job.start else []
-        called("-m", "vit_edge", "train", *job.options(epochs), *values, "-o", str(run), "--flip", "--quiet")
+        own = ["--val", str(job.val), *values, "-o", str(run), "--flip", "--quiet"]
+        called("-m", "vit_edge", "train", *job.options(epochs), *own)
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
     paces: list[float] = [json.loads(line)["images_per_second"] for line in lines[1:]]
     return statistics.median(paces)

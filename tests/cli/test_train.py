@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vit_edge import __version__
 from vit_edge.checkpoint import load_checkpoint, save_checkpoint
@@ -316,14 +317,58 @@ def test_a_teacher_and_quantizers_are_an_option_away(tmp_path: Path) -> None:
         "train", data, "-o", tmp_path / "qat", "--from", best, "--qat", "--target", "tensorrt", *once
     )
     assert tuned.returncode == 0, tuned.stderr
+    assert "bf16" not in tuned.stderr
     config = json.loads((tmp_path / "qat" / "config.json").read_text())
     recipe = config["recipe"]
     assert (recipe["quantize"], recipe["symmetric"], recipe["weight_bits"]) == (True, True, 8)
+    if has_bf16(torch.device("cpu")):
+        coarse = call(
+            *("train", data, "-o", tmp_path / "qat", "--from", best, "--qat", "--precision", "bf16"),
+            *(*once, "--force"),
+        )
+        assert coarse.returncode == 0, coarse.stderr
+        assert "bf16 rounds about as coarsely as INT8" in coarse.stderr
     stranger = paint(tmp_path / "other", each=4, names=("red", "blue"))
     (stranger / "blue").rename(stranger / "sky")
     refused = call("train", stranger, "-o", tmp_path / "no", *SMALL, "--teacher", best)
     assert refused.returncode == 1
     assert "the teacher does not know 'sky'" in refused.stderr
+
+
+def test_a_teacher_that_tells_nothing_of_itself_is_told_of(tmp_path: Path) -> None:
+    """A bare state dict knows neither its classes nor what its images went through."""
+    data = paint(tmp_path / "data", each=8)
+    bare = tmp_path / "teacher.safetensors"
+    save_file(new_model(named("vit_mini_patch4_32", classes=3), seed=0).state_dict(), bare)
+    asked = ("train", data, "-o", tmp_path / "run", *SMALL, "--teacher", bare)
+    refused = call(*asked)
+    assert refused.returncode != 0
+    assert (
+        f"the teacher {bare} does not tell all; give --teacher-labels FILE (one a line, in the order of its outputs) "
+        "and --teacher-preprocess resize=...,crop=32,"
+    ) in refused.stderr
+    labels = tmp_path / "labels.txt"
+    labels.write_text("green\nred\nblue\n", encoding="utf-8")
+    told = ("--teacher-labels", labels, "--teacher-preprocess")
+    spec = "resize=32,crop=32,interpolation=bicubic,mean=0.4,std=0.3"
+    done = call(*asked, *told, spec)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["teacher"] == str(bare)
+    broken = call(*asked, "--force", *told, "resize=32")
+    assert broken.returncode != 0
+    assert "Traceback" not in broken.stderr
+
+
+def test_what_is_told_of_a_teacher_is_what_it_is_asked_with(tmp_path: Path) -> None:
+    """Its classes stand in another order than the student's."""
+    bare, labels = tmp_path / "teacher.safetensors", tmp_path / "labels.txt"
+    save_file(new_model(named("vit_mini_patch4_32", classes=3), seed=0).state_dict(), bare)
+    labels.write_text("sky\nred\nblue\n", encoding="utf-8")
+    spec = "resize=32,crop=32,interpolation=bicubic,mean=0.4,std=0.3"
+    teacher = open_teacher(str(bare), Labels.of(["blue", "red"]), Processes(), labels=labels, preprocess=spec)
+    assert teacher.places.tolist() == [2, 1]
+    assert teacher.preprocessing.mean == (0.4, 0.4, 0.4)
 
 
 def test_a_teacher_that_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +392,10 @@ def test_a_teacher_that_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch
         (("--augment", "loud"), "expected the augment to be one of shift, trivial, rand, none, got 'loud'"),
         (("--precision", "float8"), "expected the precision to be one of float32, bf16"),
         (("--ema", "1"), "expected the ema to be from 0 to below 1"),
+        (
+            ("--teacher-labels", "x.txt"),
+            "--teacher-labels and --teacher-preprocess tell of a teacher; name it",
+        ),
         (("--target", "tensorrt"), "--target chooses the grids of quantization-aware training; give --qat"),
         (("--from", "x", "--qat", "--target", "coreml"), "coreml computes in float16"),
         (("--from", "x", "--qat", "--target", "toaster"), "expected a target from cpu, cpu-avx2"),

@@ -128,6 +128,19 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="A checkpoint whose answers are learned (distillation).")
     ] = None,
+    teacher_labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file with one label a line, in the order of the teacher's outputs; for one that has none."
+        ),
+    ] = None,
+    teacher_preprocess: Annotated[
+        str | None,
+        typer.Option(
+            help="How images were prepared for the teacher, as export's --preprocess tells it; for one that does not "
+            "say."
+        ),
+    ] = None,
     distillation: Annotated[
         str, typer.Option(help="soft: the teacher's probabilities; hard: its first answer.")
     ] = "soft",
@@ -218,6 +231,10 @@ def train(
         raise OptionError("--freeze trains a head on the features of a checkpoint; give one with --from")
     if start is not None and model is not None:
         raise OptionError("--from brings its own sizes; leave out --model")
+    if teacher is None and (teacher_labels is not None or teacher_preprocess is not None):
+        raise OptionError(
+            "--teacher-labels and --teacher-preprocess tell of a teacher; name it with --teacher"
+        )
     if target is not None and not qat:
         raise OptionError("--target chooses the grids of quantization-aware training; give --qat as well")
     usual = _FROZEN if freeze else _SCRATCH if start is None else _TUNED
@@ -283,9 +300,20 @@ def train(
         advice = "`pip install 'vit-edge[train]'`"
         note(f"{package} is not installed, so there will be no {what}: {advice}", quiet=quiet)
     note(f"training {begun.told}", quiet=quiet)
-    if precision == "float32" and has_bf16(processes.device):
+    if qat:
+        if precision == "bf16":
+            note(
+                "bf16 rounds about as coarsely as INT8, so that --qat hardly sees what INT8 does; --precision float32 "
+                "shows it",
+                quiet=quiet,
+            )
+    elif precision == "float32" and has_bf16(processes.device):
         note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
-    learned = None if teacher is None else train_start.open_teacher(teacher, classes, processes)
+    learned = None
+    if teacher is not None:
+        learned = train_start.open_teacher(
+            teacher, classes, processes, labels=teacher_labels, preprocess=teacher_preprocess
+        )
     ready = train_data.read(found, preprocessing, whole=recipe.crops, skip_broken=skip_broken, quiet=quiet)
     training_set, validation_set = ready.training, ready.validation
     if processes.first:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, OptionError
+from .load import given
 
 if TYPE_CHECKING:
     from ..runtime.labels import Labels
@@ -44,22 +45,49 @@ def open_network(
     return start_new(config, preprocessing, seed=seed)
 
 
-def open_teacher(source: str, classes: "Labels", processes: "Processes") -> "Teacher":
-    """Open the network whose answers are learned, where this process computes."""
+def open_teacher(
+    source: str,
+    classes: "Labels",
+    processes: "Processes",
+    *,
+    labels: Path | None = None,
+    preprocess: str | None = None,
+) -> "Teacher":
+    """Open the network whose answers are learned, where this process computes.
+
+    Args:
+        source: A checkpoint.
+        classes: The student's.
+        processes: This process among others.
+        labels: The value of ``--teacher-labels``, for a checkpoint that does not tell its labels.
+        preprocess: That of ``--teacher-preprocess``, likewise.
+
+    Raises:
+        OptionError: Labels or preprocessing are missing, or no such thing.
+        CheckpointError: It cannot be read, or tells otherwise than what was given.
+        TrainingError: It does not know a class, or memory is short.
+    """
     from ..checkpoint import load_checkpoint
     from ..training import Teacher, class_places
     from ..training.memory import enough_memory
 
-    checkpoint = load_checkpoint(source)
-    if checkpoint.labels is None or checkpoint.preprocessing is None:
-        raise OptionError(
-            f"the teacher {source} does not say its labels and preprocessing; give a checkpoint that vit-edge, timm or "
-            "transformers saved, as `vit-edge train --from` makes one"
-        )
-    places = class_places(checkpoint.labels, classes)
+    known_labels, known_preprocessing = given(labels, preprocess)
+    checkpoint = load_checkpoint(source, labels=known_labels, preprocessing=known_preprocessing)
+    known_labels, known_preprocessing = checkpoint.labels, checkpoint.preprocessing
+    if known_labels is None or known_preprocessing is None:
+        missing = []
+        if known_labels is None:
+            missing.append("--teacher-labels FILE (one a line, in the order of its outputs)")
+        if known_preprocessing is None:
+            missing.append(
+                f"--teacher-preprocess resize=...,crop={checkpoint.config.image_size[0]},interpolation=...,mean=...,"
+                "std=... (as it was trained)"
+            )
+        raise OptionError(f"the teacher {source} does not tell all; give {' and '.join(missing)}")
+    places = class_places(known_labels, classes)
     with enough_memory(f"bringing the teacher to {processes.device}", advice="take a smaller one"):
         model = checkpoint.model.to(processes.device)
-    return Teacher(model, checkpoint.preprocessing, places)
+    return Teacher(model, known_preprocessing, places)
 
 
 def grids(name: str) -> dict[str, Any]:
