@@ -102,7 +102,8 @@ def batches(
     Raises:
         TrainingError: An image can no longer be read, or a worker died; see `worker_errors` for the latter.
     """
-    ahead, now = itertools.tee(_plan(examples, recipe, epochs, start=start, rank=rank, world=world))
+    shares = plan(len(examples), recipe, epochs, shards=examples.shards, start=start, rank=rank, world=world)
+    ahead, now = itertools.tee(shares)
     loader: DataLoader[Any] = DataLoader(
         _Changed(examples, Augment(recipe, examples.preprocessing, cropped=examples.cropped)),
         batch_sampler=([(share.epoch, place) for place in share.places.tolist()] for share in ahead),
@@ -126,7 +127,7 @@ def batches(
                 loaded._shutdown_workers()  # type: ignore[attr-defined]
 
 
-class _Share(NamedTuple):
+class Share(NamedTuple):
     """What a process has of a batch: which images, and the rest as in `Batch`."""
 
     epoch: int
@@ -136,18 +137,26 @@ class _Share(NamedTuple):
     whole: int
 
 
-def _plan(
-    examples: Examples, recipe: Recipe, epochs: Iterable[int], *, start: int, rank: int, world: int
-) -> Iterator[_Share]:
+def plan(
+    count: int,
+    recipe: Recipe,
+    epochs: Iterable[int],
+    *,
+    shards: NDArray[np.int64] | None,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Share]:
+    """Give what a process has of each batch of epochs; of so many images, the other arguments as in `batches`."""
     size = recipe.batch_size
     for epoch in epochs:
-        places = order(recipe.seed, epoch, len(examples), shards=examples.shards)
+        places = order(recipe.seed, epoch, count, shards=shards)
         for begin in range(start * size, len(places), size):
             whole = places[begin : begin + size]
             low, high = part(len(whole), rank=rank, world=world)
             # Every process takes part in every step: one without images of its own computes one that does not count.
             mine = whole[low:high] if high > low else whole[:1]
-            yield _Share(epoch, mine, low, float(high > low), len(whole))
+            yield Share(epoch, mine, low, float(high > low), len(whole))
         start = 0
 
 

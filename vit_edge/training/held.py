@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..models import ViT
-from .batches import Batch, Examples
-from .chance import order
+from .batches import Batch, Examples, plan
 from .evaluate import prepared, sums
 from .images import MEMORY_LIMIT
 from .memory import enough_memory
@@ -99,13 +98,11 @@ def held_batches(
     held: Held, recipe: Recipe, *, epochs: Iterable[int], start: int = 0
 ) -> Generator[Batch, None, None]:
     """Give the batches of epochs, as `batches` does, with features in the place of images."""
-    for epoch in epochs:
-        places = order(recipe.seed, epoch, len(held.targets), shards=held.shards)
-        for first in range(start * recipe.batch_size, len(places), recipe.batch_size):
-            chosen = places[first : first + recipe.batch_size]
-            index = torch.from_numpy(chosen).to(held.targets.device)
-            yield Batch(held.features[index], held.targets[index], chosen, 0, 1.0, len(chosen))
-        start = 0
+    for share in plan(len(held.targets), recipe, epochs, shards=held.shards, start=start):
+        index = torch.from_numpy(share.places).to(held.targets.device)
+        yield Batch(
+            held.features[index], held.targets[index], share.places, share.first, share.weight, share.whole
+        )
 
 
 def evaluate_held(model: ViT, held: Held) -> tuple[float, float]:
