@@ -133,6 +133,20 @@ def test_branches_are_left_out_by_the_factors_that_are_set() -> None:
     torch.testing.assert_close(model.eval()(pixels), whole)
 
 
+def test_attention_learns_what_the_fused_one_learns() -> None:
+    """While training on a processor few tokens are computed by the formula, to the same answers and gradients."""
+    torch.manual_seed(0)
+    model, images = ViT(SMALL), torch.randn(4, 3, 32, 48)
+    weight = model.get_parameter("blocks.0.attn.qkv.weight")
+    found = []
+    for training in (False, True):
+        answers = model.train(training)(images)
+        (gradient,) = torch.autograd.grad(answers.square().sum(), weight)
+        found.append((answers, gradient))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
 def test_attention_in_bf16_learns_what_it_learns_in_float32() -> None:
     """While training on a processor it is computed another way there, to the same answers and gradients."""
     torch.manual_seed(0)

@@ -13,6 +13,9 @@ from torch.nn import functional
 from ..errors import ImageError
 from .config import ViTConfig
 
+# Up to so many a formula's attention was the faster one on a processor, at every width and batch that was tried.
+_FEW_TOKENS = 100
+
 
 class ViT(nn.Module):
     """The pre-norm Vision Transformer: patches, a class token, learned positions, an encoder, a head.
@@ -165,9 +168,11 @@ class Attention(nn.Module):
         B, N, D = tokens.shape  # noqa: N806 (the legend above)
         qkv = self.qkv(tokens).reshape(B, N, 3, self.heads, D // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D/H)
-        # On a processor the gradient of torch's fused attention in bfloat16 takes four times as long as the formula's.
-        slow = self.training and q.dtype == torch.bfloat16 and q.device.type == "cpu"
-        attend = by_hand if slow else functional.scaled_dot_product_attention
+        # On a processor torch's fused attention pays where scores are many: with its gradient it takes up to twice the
+        # formula's time for few tokens, and four times in bfloat16.
+        slow = q.dtype == torch.bfloat16 or N <= _FEW_TOKENS
+        formula = slow and self.training and q.device.type == "cpu"
+        attend = by_hand if formula else functional.scaled_dot_product_attention
         mixed = attend(q, k, v)  # (B, H, N, D/H)
         output: Tensor = self.proj(mixed.transpose(1, 2).reshape(B, N, D))  # (B, N, D)
         return output

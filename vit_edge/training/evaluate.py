@@ -15,6 +15,7 @@ from ..runtime.preprocess import crop_pixels, normalise
 from .batches import Examples
 from .memory import is_out_of_memory
 from .processes import Processes
+from .products import fast_products
 
 
 def evaluate(
@@ -41,7 +42,7 @@ def evaluate(
     rounds = -(-len(images) // world)
     start, size = 0, batch_size
     # Not inference mode: shared out weights are gathered into buffers that training writes to.
-    with torch.no_grad():
+    with torch.no_grad(), fast_products(device):
         while start < rounds:
             places = mine[start : start + size]
             try:

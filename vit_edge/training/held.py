@@ -1,7 +1,7 @@
 """The features of a frozen network, computed once: what is trained on them is its head alone (a linear probe)."""
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from .batches import Batch, Examples, plan
 from .evaluate import prepared, sums
 from .images import MEMORY_LIMIT
 from .memory import enough_memory
+from .products import fast_products
 from .recipe import Recipe
 
 # Always the same, since the last bits of a feature may depend on how many are computed at once.
@@ -83,7 +84,7 @@ def hold(
         f"computing the features of {len(images):,} images on {device}",
         advice="train at a smaller --image-size",
     )
-    with short, torch.no_grad(), within or nullcontext():
+    with short, torch.no_grad(), within or fast_products(device):
         features = torch.empty(len(images), heads, model.config.width, device=device)
         for start in range(0, len(images), _BATCH):
             places = list(range(start, min(start + _BATCH, len(images))))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..models import ViT
+from .products import fast_products
 from .recipe import Recipe
 
 _FSDP = "ACCELERATE_USE_FSDP"
@@ -176,7 +177,10 @@ def has_bf16(device: torch.device) -> bool:
 
 def computing(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """Compute in the recipe's precision: products in bf16 where it says so, from weights in float32."""
-    return torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+    if recipe.precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    # A compiler chooses by itself.
+    return nullcontext() if recipe.compile else fast_products(device)
 
 
 def _full(value: Tensor) -> Tensor:
