@@ -308,7 +308,7 @@ def train(
                 quiet=quiet,
             )
     elif precision == "float32" and has_bf16(processes.device):
-        note("this device computes in bf16 as well: --precision bf16 is several times as fast", quiet=quiet)
+        note("this device computes in bf16 as well: --precision bf16 is faster", quiet=quiet)
     learned = None
     if teacher is not None:
         learned = train_start.open_teacher(

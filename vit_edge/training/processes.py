@@ -165,7 +165,7 @@ def require_precision(recipe: Recipe, device: torch.device) -> None:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 by instructions of its own, and so several times as fast as in float32."""
+    """Whether a device computes in bf16 by instructions of its own, and so faster than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
