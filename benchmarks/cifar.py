@@ -129,7 +129,7 @@ class Bench:
         self.export("tuned", "tuned")
 
     def qat(self) -> None:
-        """Compare the static file of a checkpoint with those of the same after training with its quantizers, or without."""
+        """Compare a static file with those of the same checkpoint after more training, with quantizers and without."""
         self.train("probe", PROBE, *self.from_tiny())
         probe = ("--from", str(self.checkpoint("probe")))
         self.train("qat", QAT, *probe, precision="float32")
