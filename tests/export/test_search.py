@@ -325,7 +325,12 @@ def test_a_schedule_that_was_asked_for_ships_or_stops(export: Exporter, digits: 
     assert [row.recipe for row in result.candidates] == ["dynamic", "dynamic, merged 0:3"]
     assert result.chosen == 1
     assert [step for step in steps(result.path) if step.startswith("MergeTokens(")]
-    tight: dict[str, Any] = {"precision": "auto", "merge_tokens": "0:3", "max_drift": 1e-6}
+    tight: dict[str, Any] = {
+        "precision": "auto",
+        "merge_tokens": "0:3",
+        "max_drift": 1e-6,
+        "min_agreement": 0.5,
+    }
     with pytest.raises(ExportError, match=r"^int8 broke its bound: logit drift"):
         export(digits.model, **tight)
 
