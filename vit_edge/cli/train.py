@@ -155,7 +155,8 @@ def train(
     qat: Annotated[
         bool,
         typer.Option(
-            "--qat", help="Train with the quantizers of a static INT8 export in place; with --from."
+            "--qat",
+            help="Train with the quantizers of a static INT8 export in place; mostly to fine-tune, with --from.",
         ),
     ] = False,
     target: Annotated[
